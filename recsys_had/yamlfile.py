@@ -1,0 +1,182 @@
+"""YAML files with a memory of their lines, so that an error can point at one."""
+
+import difflib
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import yaml
+
+from recsys_had.errors import RecsysHadError
+
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class YamlDocument:
+    """A parsed YAML mapping that knows the line of each of its keys.
+
+    Args:
+        path: the file, as errors shall name it.
+        content: the parsed mapping.
+        lines: 1-based line of every key path.
+    """
+
+    path: str
+    content: dict[str, Any]
+    lines: Mapping[KeyPath, int] = field(default_factory=dict)
+
+    def place(self, loc: KeyPath) -> str:
+        """Returns ``file:line`` of the deepest part of ``loc`` that stands in the file.
+
+        >>> parse_yaml("a:\\n  b: 1", path="x.yaml").place(("a", "b", "c"))
+        'x.yaml:2'
+        """
+        for length in range(len(loc), 0, -1):
+            line = self.lines.get(tuple(loc[:length]))
+            if line is not None:
+                return f"{self.path}:{line}"
+        return self.path
+
+
+def read_yaml(path: Path, *, error: type[RecsysHadError]) -> YamlDocument:
+    """Reads a YAML mapping from a file; see :func:`parse_yaml`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as cause:
+        reason = cause.strerror if isinstance(cause, OSError) else "it is not UTF-8 text"
+        raise error(f"{path}: cannot be read: {reason}.") from cause
+    return parse_yaml(text, path=str(path), error=error)
+
+
+def parse_yaml(
+    text: str, *, path: str = "<text>", error: type[RecsysHadError] = RecsysHadError
+) -> YamlDocument:
+    """Parses a YAML mapping safely, with the line of each key.
+
+    Raises:
+        RecsysHadError: (or the child given as ``error``) the text is not YAML, is not a
+            mapping, or repeats a key.
+
+    >>> parse_yaml("a: 1\\nb: {c: 2}").lines[("b", "c")]
+    2
+    """
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as cause:
+        line = "" if cause.problem_mark is None else f":{cause.problem_mark.line + 1}"
+        raise error(f"{path}{line}: is not valid YAML: {cause.problem}.") from cause
+    except yaml.YAMLError as cause:
+        raise error(f"{path}: is not valid YAML: {cause}.") from cause
+    if not isinstance(content, dict):
+        raise error(f"{path}: must hold a mapping of keys; got {type(content).__name__}.")
+    lines: dict[KeyPath, int] = {}
+    repeated: list[str] = []
+    _index_lines(root, (), lines, repeated)
+    if repeated:
+        raise error([f"{path}:{problem}" for problem in repeated])
+    return YamlDocument(path=path, content=content, lines=lines)
+
+
+def _index_lines(
+    node: yaml.Node | None, at: KeyPath, lines: dict[KeyPath, int], repeated: list[str]
+) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key_node, value_node in node.value:
+            key = key_node.value
+            line = key_node.start_mark.line + 1
+            if key in seen:
+                repeated.append(f"{line}: {key}: the key stands twice. Keep one of them.")
+            seen.add(key)
+            lines[(*at, key)] = line
+            _index_lines(value_node, (*at, key), lines, repeated)
+    elif isinstance(node, yaml.SequenceNode):
+        for position, value_node in enumerate(node.value):
+            lines[(*at, position)] = value_node.start_mark.line + 1
+            _index_lines(value_node, (*at, position), lines, repeated)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns ``" Did you mean 'x'?"`` for the closest known name, or what is known.
+
+    >>> nearest("learning_rat", ["learning_rate", "epochs"])
+    " Did you mean 'learning_rate'?"
+    >>> nearest("zzz", ["b", "a"])
+    ' Known: a, b.'
+    """
+    names = sorted(known)
+    match = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if match:
+        return f" Did you mean '{match[0]}'?"
+    return f" Known: {', '.join(names)}." if names else ""
+
+
+def validation_problems(
+    cause: pydantic.ValidationError, document: YamlDocument, model: type[pydantic.BaseModel]
+) -> list[str]:
+    """Turns pydantic's errors into one line per problem with file, line and nearest name."""
+    problems = []
+    for item in cause.errors(include_url=False):
+        loc = tuple(item["loc"])
+        steps = _steps_in(document.content, loc)
+        name = ".".join(str(step) for step in steps) or "file"
+        place = document.place(steps)
+        if item["type"] == "extra_forbidden":
+            known = _fields_at(model, loc[:-1])
+            problems.append(f"{place}: {name}: unknown key.{nearest(str(loc[-1]), known)}")
+        elif item["type"] in {"missing", "union_tag_not_found"}:
+            absent = "kind" if item["type"] == "union_tag_not_found" else str(loc[-1])
+            full_name = ".".join([*map(str, steps), absent])
+            problems.append(f"{place}: {full_name}: the key is missing. Add it.")
+        elif item["type"] == "union_tag_invalid":
+            known = item["ctx"]["expected_tags"].replace("'", "").split(", ")
+            tag = str(item["ctx"]["tag"])
+            problems.append(f"{place}: {name}.kind: unknown kind '{tag}'.{nearest(tag, known)}")
+        elif item["type"] == "value_error":
+            problems.append(f"{place}: {name}: {item['ctx']['error']}")
+        else:
+            message = item["msg"].removesuffix(".")
+            problems.append(
+                f"{place}: {name}: {message[:1].lower()}{message[1:]}; got {item['input']!r}."
+            )
+    return problems
+
+
+def _steps_in(content: Any, loc: KeyPath) -> KeyPath:
+    """The steps of ``loc`` that stand in the file: pydantic adds union branches of its own."""
+    steps: list[str | int] = []
+    here = content
+    for step in loc:
+        in_mapping = isinstance(here, dict) and step in here
+        in_list = isinstance(here, list) and isinstance(step, int) and step < len(here)
+        if in_mapping or in_list:
+            here = here[step]
+            steps.append(step)
+    return tuple(steps)
+
+
+def _fields_at(annotation: Any, loc: KeyPath) -> list[str]:
+    """Names of the keys a model allows at ``loc``, through nested models, mappings and unions."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    is_model = isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel)
+    if not loc:
+        return list(annotation.model_fields) if is_model else []
+    if is_model:
+        info = annotation.model_fields.get(str(loc[0]))
+        return [] if info is None else _fields_at(info.annotation, loc[1:])
+    members = typing.get_args(annotation)
+    if typing.get_origin(annotation) is dict:
+        return _fields_at(members[1], loc[1:])
+    for member in members:
+        kind = getattr(member, "model_fields", {}).get("kind")
+        if kind is not None and loc[0] in typing.get_args(kind.annotation):
+            return _fields_at(member, loc[1:])
+        if kind is None and (found := _fields_at(member, loc)):
+            return found
+    return []

@@ -1,0 +1,80 @@
+"""YAML with a memory of its lines."""
+
+from pathlib import Path
+from typing import Literal
+
+import pydantic
+import pytest
+
+from recsys_had.errors import ConfigError
+from recsys_had.yamlfile import nearest, parse_yaml, read_yaml, validation_problems
+
+
+class Inner(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+    rate: float
+    kind: Literal["a", "b"] = "a"
+
+
+class Outer(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+    name: str
+    inner: Inner
+
+
+def problems_of(text: str) -> list[str]:
+    document = parse_yaml(text, path="x.yaml")
+    with pytest.raises(pydantic.ValidationError) as caught:
+        Outer.model_validate(document.content)
+    return validation_problems(caught.value, document, Outer)
+
+
+def test_an_unknown_key_is_named_with_its_line_and_the_nearest_one() -> None:
+    assert problems_of("name: n\ninner:\n  rate: 1\n  kond: a\n") == [
+        "x.yaml:4: inner.kond: unknown key. Did you mean 'kind'?"
+    ]
+
+
+def test_a_missing_key_is_named_in_full_at_the_line_of_its_owner() -> None:
+    assert problems_of("name: n\ninner:\n  kind: b\n") == [
+        "x.yaml:2: inner.rate: the key is missing. Add it."
+    ]
+
+
+def test_a_value_of_the_wrong_type_is_shown() -> None:
+    assert problems_of("name: n\ninner:\n  rate: much\n") == [
+        "x.yaml:3: inner.rate: input should be a valid number, unable to parse string as a "
+        "number; got 'much'."
+    ]
+
+
+def test_all_problems_are_told_at_once() -> None:
+    assert len(problems_of("nome: n\ninner:\n  rate: much\n  kind: c\n")) == 4
+
+
+def test_a_key_that_stands_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^x\.yaml:2: a: the key stands twice"):
+        parse_yaml("a: 1\na: 2\n", path="x.yaml", error=ConfigError)
+
+
+def test_text_that_is_no_yaml_is_refused_with_its_line() -> None:
+    with pytest.raises(ConfigError, match=r"^x\.yaml:2: is not valid YAML: "):
+        parse_yaml("a: 1\n\tb: 2\n", path="x.yaml", error=ConfigError)
+
+
+def test_a_list_is_no_mapping() -> None:
+    with pytest.raises(ConfigError, match=r"^x\.yaml: must hold a mapping of keys; got list\.$"):
+        parse_yaml("- 1\n", path="x.yaml", error=ConfigError)
+
+
+def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read: No such file"):
+        read_yaml(tmp_path / "none.yaml", error=ConfigError)
+    (tmp_path / "latin.yaml").write_bytes(b"a: \xe9\n")
+    with pytest.raises(ConfigError, match=r"latin\.yaml: cannot be read: it is not UTF-8 text"):
+        read_yaml(tmp_path / "latin.yaml", error=ConfigError)
+
+
+def test_without_a_near_name_the_known_ones_are_listed() -> None:
+    assert nearest("zzz", ["beta", "alpha"]) == " Known: alpha, beta."
+    assert nearest("zzz", []) == ""
