@@ -1,0 +1,167 @@
+"""Dataset cards: what they say, and what is told of a wrong one."""
+
+from pathlib import Path
+
+import pytest
+
+from recsys_had.errors import SchemaError
+from recsys_had.schema import load_card, parse_card, source_columns
+
+CARD = """\
+name: clicks
+description: A card.
+format: {type: tsv, header: false}
+columns:
+  click: {kind: label}
+  I1..I2: {kind: integer, transform: log_squared_bucket, min_count: 10}
+  price: {kind: float, transform: standardise}
+  at: {kind: timestamp, format: unix, parts: [hour, weekday]}
+  C1: {kind: categorical, min_count: 2}
+  tags: {kind: multi_categorical, separator: ","}
+  id: {kind: id}
+split: {by: content_hash, ratios: {train: 0.8, valid: 0.1, test: 0.1}}
+"""
+
+
+def problems_of(text: str) -> tuple[str, ...]:
+    with pytest.raises(SchemaError) as caught:
+        parse_card(text, path="c.yaml")
+    return caught.value.problems
+
+
+def test_fields_and_dense_inputs_follow_the_order_of_the_columns() -> None:
+    card = parse_card(CARD)
+    assert [(field.name, field.source, field.min_count) for field in card.fields] == [
+        ("I1", "bucket", 10),
+        ("I2", "bucket", 10),
+        ("hour", "hour", 1),
+        ("weekday", "weekday", 1),
+        ("C1", "value", 2),
+        ("tags", "multi", 1),
+    ]
+    assert card.dense == ("price",)
+    assert card.label == "click"
+
+
+def test_the_digest_ignores_the_description_and_nothing_else() -> None:
+    digest = parse_card(CARD).digest
+    assert parse_card(CARD.replace("A card.", "Other words.")).digest == digest
+    assert parse_card(CARD.replace("min_count: 2", "min_count: 3")).digest != digest
+    swapped = CARD.replace("  id: {kind: id}\n", "").replace(
+        "columns:\n", "columns:\n  id: {kind: id}\n"
+    )
+    assert parse_card(swapped).digest != digest
+
+
+def test_the_json_of_a_card_is_the_card() -> None:
+    card = parse_card(CARD)
+    assert type(card).model_validate_json(card.model_dump_json()).digest == card.digest
+
+
+def test_flags_and_lookups_give_one_multi_valued_field() -> None:
+    card = parse_card(
+        CARD.replace(
+            "split:",
+            "lookups:\n"
+            "  items:\n"
+            "    file: u.item\n"
+            "    key: C1\n"
+            "    format: {type: csv, header: false, separator: '|', encoding: latin-1}\n"
+            "    columns:\n"
+            "      C1: {kind: id}\n"
+            "      genres: {kind: multi_categorical, flags: [drama, comedy]}\n"
+            "split:",
+        )
+    )
+    assert card.fields[-1].name == "genres"
+    assert card.fields[-1].is_multi
+    assert source_columns(card.lookups["items"].columns) == ("C1", "drama", "comedy")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (
+            "min_count: 2",
+            "min_cont: 2",
+            "c.yaml:9: columns.C1.min_cont: unknown key. Did you mean 'min_count'?",
+        ),
+        (
+            "{kind: label}",
+            "{kind: lable}",
+            "c.yaml:5: columns.click.kind: unknown kind 'lable'. Did you mean 'label'?",
+        ),
+        ("{kind: id}", "{}", "c.yaml:11: columns.id.kind: the key is missing. Add it."),
+        (
+            "min_count: 10",
+            "min_count: 0",
+            "c.yaml:6: columns.I1.min_count: input should be greater than or equal to 1; got 0.",
+        ),
+        (
+            "test: 0.1",
+            "test: 0.3",
+            "c.yaml:12: split.ratios: must hold train and sum to 1; "
+            "got {'train': 0.8, 'valid': 0.1, 'test': 0.3}.",
+        ),
+        (
+            "  click: {kind: label}\n",
+            "",
+            "c.yaml: file: columns must hold exactly one of kind label; got [].",
+        ),
+        (
+            "parts: [hour, weekday]",
+            "parts: {hour: C1}",
+            "c.yaml: file: field names must be unique; got C1 twice.",
+        ),
+        (
+            "type: tsv",
+            "typ: tsv",
+            "c.yaml:3: format.typ: unknown key. Did you mean 'type'?",
+        ),
+        (
+            "by: content_hash, ratios: {train: 0.8, valid: 0.1, test: 0.1}",
+            "by: time, column: price, valid_from: '2020'",
+            "c.yaml: file: split.column must name a timestamp column; got 'price'.",
+        ),
+        (
+            "  C1: {kind: categorical, min_count: 2}\n",
+            "  C1: {kind: categorical, min_count: 2, hash_buckets: 9}\n",
+            "c.yaml:9: columns.C1: min_count and hash_buckets exclude each other; "
+            "a hash keeps no counts. Keep one.",
+        ),
+        (
+            "  I1..I2",
+            "  C1..C2",
+            "c.yaml:9: columns.C1: the column is described twice.",
+        ),
+        (
+            "  price:",
+            "  a.b:",
+            "c.yaml: file: a column's name must not hold a '.'; got 'a.b'. Rename it.",
+        ),
+    ],
+)
+def test_a_wrong_card_is_told_with_file_and_line(old: str, new: str, problem: str) -> None:
+    assert old in CARD
+    assert problem in problems_of(CARD.replace(old, new))
+
+
+def test_a_range_gives_each_column_its_problem() -> None:
+    problems = problems_of(CARD.replace("min_count: 10", "min_count: 0"))
+    assert [problem.split(": ")[1] for problem in problems] == [
+        "columns.I1.min_count",
+        "columns.I2.min_count",
+    ]
+
+
+def test_an_unknown_bundled_name_suggests_the_nearest() -> None:
+    with pytest.raises(SchemaError, match=r"^criteoo: no bundled dataset of this name\. Did you mean 'criteo'\?"):
+        load_card("criteoo")
+
+
+def test_a_card_of_ones_own_is_read_from_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "dataset.yaml").write_text(CARD)
+    assert load_card(str(tmp_path / "dataset.yaml")).name == "clicks"
+    assert load_card(str(tmp_path)).name == "clicks"
+    with pytest.raises(SchemaError, match=r"none\.yaml: cannot be read: No such file"):
+        load_card(str(tmp_path / "none.yaml"))
