@@ -1,0 +1,172 @@
+"""Output folders: work in progress stays apart, a finished result appears at once.
+
+Work lives in ``OUT/.work``. What is finished is moved to ``OUT`` with the marker file last, so
+a folder with a marker is whole. A user's mistake removes the work; a kill keeps it, to be
+taken up again.
+"""
+
+import errno
+import json
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from recsys_had.errors import DataError, RecsysHadError
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or what caused it, says that no space is left on the device."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            return True
+        # Polars and Arrow report the operating system's number in the text alone.
+        if "os error 28" in str(seen) or "[errno 28]" in str(seen):
+            return True
+        seen = seen.__cause__
+    return False
+
+
+class OutputFolder:
+    """An output folder that is either whole or plainly unfinished.
+
+    Args:
+        path: the folder.
+        marker: name of the file that makes the folder whole; it is moved last.
+        overwrite: replace a finished result, and drop unfinished work.
+        resume: take up unfinished work of the same fingerprint.
+        fingerprint: what the work depends on; work of another fingerprint is dropped.
+        keep_unfinished: refuse, rather than drop, unfinished work unless told to resume or
+            to overwrite it.
+
+    Raises:
+        DataError: the folder holds something this command may not replace.
+
+    >>> import tempfile
+    >>> out = Path(tempfile.mkdtemp()) / "result"
+    >>> with OutputFolder(out, marker="manifest.json") as folder:
+    ...     _ = (folder.stage / "manifest.json").write_text("{}")
+    ...     folder.publish()
+    >>> sorted(entry.name for entry in out.iterdir())
+    ['manifest.json']
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        marker: str,
+        overwrite: bool = False,
+        resume: bool = False,
+        fingerprint: dict[str, Any] | None = None,
+        keep_unfinished: bool = False,
+    ) -> None:
+        self.path = path
+        self.marker = marker
+        self.resumed = False
+        self._existed = path.exists()
+        self._root = path / ".work"
+        self._fingerprint = json.loads(json.dumps(fingerprint or {}))
+        self._refuse_foreign(overwrite=overwrite)
+        if self._root.exists():
+            found = self._read_fingerprint()
+            if resume and not overwrite and found == self._fingerprint:
+                self.resumed = True
+            elif keep_unfinished and not overwrite:
+                hint = "It was begun with other settings. " if resume else "Add --resume, or "
+                raise DataError(
+                    f"{path}: holds unfinished work. {hint}"
+                    f"{'Add' if resume else 'add'} --overwrite to start again."
+                )
+        if not self.resumed:
+            self._drop_work()
+        self.stage.mkdir(parents=True, exist_ok=True)
+        self.work.mkdir(parents=True, exist_ok=True)
+        (self._root / "fingerprint.json").write_text(json.dumps(self._fingerprint))
+
+    @property
+    def stage(self) -> Path:
+        """What is put here is moved to the output folder by :meth:`publish`."""
+        return self._root / "publish"
+
+    @property
+    def work(self) -> Path:
+        """State that survives a kill and is dropped with success."""
+        return self._root / "state"
+
+    def publish(self) -> None:
+        """Moves the staged files into place, the marker last, and drops the work."""
+        if not (self.stage / self.marker).is_file():
+            raise ValueError(f"publish: the marker {self.marker} was not staged.")
+        # Without its marker the folder is not whole: it goes first and comes last.
+        (self.path / self.marker).unlink(missing_ok=True)
+        for entry in self.path.iterdir():
+            if entry != self._root:
+                _remove(entry)
+        entries = sorted(self.stage.iterdir(), key=lambda entry: entry.name == self.marker)
+        for entry in entries:
+            entry.rename(self.path / entry.name)
+        shutil.rmtree(self._root)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            return
+        full = is_disk_full(error)
+        if full or isinstance(error, RecsysHadError):
+            self._drop_work()
+            if not self._existed and self.path.is_dir() and not any(self.path.iterdir()):
+                self.path.rmdir()
+        if full and not isinstance(error, RecsysHadError):
+            raise DataError(
+                f"{self.path}: writing failed. No space is left on the device. "
+                "Free some space or choose another folder; the unfinished work was removed."
+            ) from error
+
+    def _refuse_foreign(self, *, overwrite: bool) -> None:
+        if not self.path.exists():
+            try:
+                self.path.mkdir(parents=True)
+            except OSError as cause:
+                raise DataError(f"{self.path}: cannot be made: {cause.strerror}.") from cause
+            return
+        if not self.path.is_dir():
+            raise DataError(f"{self.path}: must be a folder. It is a file. Choose another path.")
+        entries = [entry for entry in self.path.iterdir() if entry != self._root]
+        if not entries:
+            return
+        if not (self.path / self.marker).is_file():
+            raise DataError(
+                f"{self.path}: the output folder is not empty and holds no {self.marker}, so it "
+                "is not ours to replace. Choose another folder."
+            )
+        if not overwrite:
+            raise DataError(
+                f"{self.path}: the output folder holds a finished result. "
+                "Add --overwrite to replace it, or choose another folder."
+            )
+
+    def _read_fingerprint(self) -> Any:
+        try:
+            return json.loads((self._root / "fingerprint.json").read_text())
+        except (OSError, ValueError):
+            return None
+
+    def _drop_work(self) -> None:
+        if self._root.exists():
+            shutil.rmtree(self._root)
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()

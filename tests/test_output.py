@@ -1,0 +1,88 @@
+"""Output folders are whole or plainly unfinished."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from recsys_had.errors import DataError
+from recsys_had.output import OutputFolder
+
+
+def finish(path: Path, text: str, *, overwrite: bool = False) -> None:
+    with OutputFolder(path, marker="manifest.json", overwrite=overwrite) as folder:
+        (folder.stage / "manifest.json").write_text(text)
+        (folder.stage / f"{text}.txt").write_text(text)
+        folder.publish()
+
+
+def test_a_finished_result_is_refused_without_overwrite_and_replaced_with_it(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    finish(out, "first")
+    with pytest.raises(DataError, match=r"holds a finished result\. Add --overwrite"):
+        finish(out, "second")
+    assert (out / "first.txt").exists()
+    finish(out, "third", overwrite=True)
+    assert sorted(entry.name for entry in out.iterdir()) == ["manifest.json", "third.txt"]
+
+
+def test_a_folder_that_is_not_ours_is_never_touched_even_with_overwrite(tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"not empty and holds no manifest\.json"):
+        finish(tmp_path, "first", overwrite=True)
+    assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file: must be a folder\. It is a file"):
+        finish(tmp_path / "file", "first")
+
+
+def test_a_users_mistake_removes_the_work_and_the_folder_it_made(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    with pytest.raises(DataError), OutputFolder(out, marker="manifest.json"):
+        raise DataError("a.tsv:3: text.")
+    assert not out.exists()
+
+
+def test_an_interruption_keeps_the_work_and_the_same_settings_take_it_up(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    settings = {"inputs": ("a", 1)}
+    with pytest.raises(KeyboardInterrupt):
+        with OutputFolder(out, marker="m", fingerprint=settings) as folder:
+            (folder.work / "half").write_text("half")
+            raise KeyboardInterrupt
+    with OutputFolder(out, marker="m", fingerprint=settings, resume=True) as folder:
+        assert folder.resumed
+        assert (folder.work / "half").read_text() == "half"
+    with OutputFolder(out, marker="m", fingerprint={"inputs": "b"}, resume=True) as folder:
+        assert not folder.resumed
+        assert not (folder.work / "half").exists()
+
+
+def test_unfinished_work_worth_keeping_is_not_dropped_unasked(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    OutputFolder(out, marker="m", keep_unfinished=True)
+    with pytest.raises(DataError, match=r"holds unfinished work\. Add --resume, or add --over"):
+        OutputFolder(out, marker="m", keep_unfinished=True)
+    with pytest.raises(DataError, match=r"begun with other settings\. Add --overwrite"):
+        OutputFolder(out, marker="m", keep_unfinished=True, resume=True, fingerprint={"a": 1})
+    assert not OutputFolder(out, marker="m", keep_unfinished=True, overwrite=True).resumed
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match=r"No space is left on the device"):
+        with OutputFolder(out, marker="m") as folder:
+            (folder.stage / "part").write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert not out.exists()
+
+
+def test_publishing_without_the_marker_is_a_bug(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path / "out", marker="m")
+    with pytest.raises(ValueError, match=r"^publish: the marker m was not staged\.$"):
+        folder.publish()
