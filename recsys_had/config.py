@@ -1,0 +1,276 @@
+"""Experiment: one YAML file, typed, validated, overridable from the command line."""
+
+import json
+import re
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+import yaml
+
+from recsys_had.bundled import configs_dir
+from recsys_had.errors import ConfigError
+from recsys_had.nodes import NodeConfig, resolve_nodes
+from recsys_had.yamlfile import YamlDocument, nearest, read_yaml, validation_problems
+
+Positive = Annotated[float, pydantic.Field(gt=0)]
+NotNegative = Annotated[float, pydantic.Field(ge=0)]
+Count = Annotated[int, pydantic.Field(ge=1)]
+
+
+class _Model(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(_Model):
+    """The model: a graph of named interaction nodes over field embeddings.
+
+    Args:
+        definition: name of a bundled model definition (``configs/models/NAME.yaml``) or the
+            path of one; its nodes come first and are overridden by ``nodes``.
+        embedding_dim: D, the width of each field's embedding.
+        embedding_init_std: standard deviation of the initial embedding rows.
+        nodes: the graph; see :mod:`recsys_had.nodes`.
+    """
+
+    definition: str | None = None
+    embedding_dim: Count = 16
+    embedding_init_std: NotNegative = 0.01
+    nodes: dict[str, NodeConfig]
+
+
+class TrainConfig(_Model):
+    """How the model is trained.
+
+    Args:
+        regime: ``scale`` (fused sparse optimizer on the tables) or ``published`` (dense Adam on
+            whole tables with an L2 penalty, as the public boards train).
+        epochs: passes over the training rows at most.
+        batch_size: rows per rank and step.
+        learning_rate: of the dense weights, and of the tables unless the next key is given.
+        embedding_learning_rate: of the tables.
+        embedding_optimizer: rowwise_adagrad, adagrad or sgd (fused, regime ``scale``), adam
+            (regime ``published``).
+        embedding_l2: gradient ``embedding_l2 * W`` is added on whole tables (``published``).
+        dense_l2: the same on the dense weights.
+        schedule: constant, linear or cosine (to 0 over all epochs), or plateau: times
+            ``plateau_factor`` after each epoch that did not improve ``monitor``.
+        plateau_factor: see ``schedule``.
+        warmup_steps: the rates rise linearly from 0 over this many steps.
+        gradient_clip_norm: global norm the gradient is scaled down to. A fused optimizer applies
+            table gradients at once, so in regime ``scale`` it bounds the dense part only.
+        monitor: the validation metric that picks the best weights and stops early.
+        patience: epochs in a row without improvement after which training stops.
+        seed: of initial weights, order of rows and dropout.
+        checkpoint_every_steps: steps between checkpoints; one is written after every epoch.
+        sharding: how tables are divided among ranks: table_wise or row_wise.
+        shuffle_pool_rows: rows that are shuffled together in memory.
+    """
+
+    regime: Literal["scale", "published"] = "scale"
+    epochs: Count = 1
+    batch_size: Count = 4096
+    learning_rate: Positive = 1e-3
+    embedding_learning_rate: Positive | None = None
+    embedding_optimizer: Literal["rowwise_adagrad", "adagrad", "sgd", "adam"] | None = None
+    embedding_l2: NotNegative = 0.0
+    dense_l2: NotNegative = 0.0
+    schedule: Literal["constant", "linear", "cosine", "plateau"] = "constant"
+    plateau_factor: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1
+    warmup_steps: Annotated[int, pydantic.Field(ge=0)] = 0
+    gradient_clip_norm: Positive | None = None
+    monitor: Literal["auc", "logloss", "normalized_entropy"] = "auc"
+    patience: Count | None = None
+    seed: Annotated[int, pydantic.Field(ge=0)] = 0
+    checkpoint_every_steps: Count | None = None
+    sharding: Literal["table_wise", "row_wise"] = "table_wise"
+    shuffle_pool_rows: Count = 1 << 19
+
+    @pydantic.model_validator(mode="after")
+    def _regime_fits(self) -> Self:
+        dense = self.embedding_optimizer == "adam"
+        if self.embedding_optimizer is not None and dense != (self.regime == "published"):
+            raise ValueError(
+                f"embedding_optimizer '{self.embedding_optimizer}' does not belong to regime "
+                f"'{self.regime}'. Use adam with published; a fused one with scale."
+            )
+        if self.embedding_l2 and self.regime == "scale":
+            raise ValueError(
+                "embedding_l2 needs regime 'published': a fused optimizer touches only the rows "
+                "of a batch, so it cannot apply a penalty on whole tables."
+            )
+        return self
+
+    @property
+    def table_optimizer(self) -> str:
+        """The tables' optimizer: the one named, or the regime's default."""
+        default = "adam" if self.regime == "published" else "rowwise_adagrad"
+        return self.embedding_optimizer or default
+
+    @property
+    def table_learning_rate(self) -> float:
+        """The tables' learning rate."""
+        return self.embedding_learning_rate or self.learning_rate
+
+
+class Experiment(_Model):
+    """One experiment: a dataset, a model, a way of training.
+
+    Args:
+        dataset: bundled name or path of a dataset card.
+        model: the model.
+        train: how it is trained.
+        description: one sentence for ``recsys-had list``.
+    """
+
+    dataset: str
+    model: ModelConfig
+    train: TrainConfig = TrainConfig()
+    description: str = ""
+
+    def to_yaml(self) -> str:
+        """The experiment with everything resolved: needs no other file to be read again."""
+        content = self.model_dump(mode="json", exclude_none=True)
+        content["model"].pop("definition", None)
+        content["model"]["nodes"] = {
+            name: node.to_mapping() for name, node in self.model.nodes.items()
+        }
+        return yaml.safe_dump(content, sort_keys=False)
+
+    def flat(self) -> dict[str, str]:
+        """Every setting as ``dotted.key -> text``, for tracking."""
+        return _flatten(yaml.safe_load(self.to_yaml()))
+
+
+def _flatten(content: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value)
+    return flat
+
+
+def bundled_experiments() -> dict[str, Path]:
+    """Name and path of each bundled experiment."""
+    return {path.stem: path for path in sorted(configs_dir().glob("*.yaml"))}
+
+
+def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Reads an experiment: a bundled name or a path, with ``KEY=VALUE`` overrides on top.
+
+    Args:
+        name_or_path: ``frappe_fm`` or ``my/experiment.yaml``.
+        overrides: ``train.epochs=3``, ``model.nodes.deep.dropout=0.2``; values are YAML.
+
+    Raises:
+        ConfigError: one line per problem, with file and line.
+    """
+    document = read_yaml(_experiment_path(str(name_or_path)), error=ConfigError)
+    content = deepcopy(document.content)
+    given = [_parse_override(text) for text in overrides]
+    for keys, value in given:
+        if keys == ("model", "definition"):
+            _set(content, keys, value)
+    model = content.get("model")
+    problems: list[str] = []
+    if isinstance(model, dict):
+        definition = None
+        if isinstance(model.get("definition"), str):
+            definition = _read_definition(model["definition"], document)
+        nodes, problems = resolve_nodes(model.get("nodes"), document, definition)
+        model["nodes"] = nodes
+    for keys, value in given:
+        problems += _apply_override(content, keys, value)
+    try:
+        if problems:
+            raise ConfigError(problems)
+        return Experiment.model_validate(content)
+    except pydantic.ValidationError as cause:
+        overridden = YamlDocument(document.path, content, document.lines)
+        raise ConfigError(validation_problems(cause, overridden, Experiment)) from cause
+
+
+def _experiment_path(name_or_path: str) -> Path:
+    if not re.fullmatch(r"\w+", name_or_path):
+        return Path(name_or_path)
+    experiments = bundled_experiments()
+    if name_or_path not in experiments:
+        raise ConfigError(
+            f"{name_or_path}: no bundled experiment of this name."
+            f"{nearest(name_or_path, experiments)} One of your own is given by its path."
+        )
+    return experiments[name_or_path]
+
+
+def _read_definition(name: str, document: YamlDocument) -> YamlDocument:
+    place = document.place(("model", "definition"))
+    if re.fullmatch(r"\w+", name):
+        path = configs_dir() / "models" / f"{name}.yaml"
+        known = [entry.stem for entry in configs_dir().glob("models/*.yaml")]
+        if name not in known:
+            raise ConfigError(
+                f"{place}: model.definition: no bundled model '{name}'.{nearest(name, known)}"
+            )
+    else:
+        path = Path(document.path).parent / name
+    definition = read_yaml(path, error=ConfigError)
+    unknown = sorted(set(definition.content) - {"description", "nodes"})
+    if unknown:
+        raise ConfigError(
+            f"{definition.place((unknown[0],))}: {unknown[0]}: unknown key of a model definition."
+            f"{nearest(unknown[0], ['description', 'nodes'])}"
+        )
+    return definition
+
+
+def _parse_override(text: str) -> tuple[tuple[str, ...], Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise ConfigError(
+            f"override '{text}': must be KEY=VALUE. Write for example train.epochs=3."
+        )
+    try:
+        return tuple(key.split(".")), _number(yaml.safe_load(value))
+    except yaml.YAMLError as cause:
+        raise ConfigError(f"override '{text}': the value is not valid YAML.") from cause
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads ``1e-3`` as text; a person means a number."""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
+        return float(value)
+    return value
+
+
+def _set(content: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
+    here = content
+    for key in keys[:-1]:
+        here = here.setdefault(key, {})
+    here[keys[-1]] = value
+
+
+def _apply_override(content: dict[str, Any], keys: tuple[str, ...], value: Any) -> list[str]:
+    """Sets one key, or tells why it is not one."""
+    name = ".".join(keys)
+    if keys[:2] == ("model", "nodes"):
+        nodes = content.get("model", {}).get("nodes", {})
+        if len(keys) != 4 or keys[2] not in nodes:
+            known = [f"model.nodes.{node}.OPTION" for node in nodes]
+            return [f"override: {name}: unknown key.{nearest(name, known)}"]
+        try:
+            nodes[keys[2]] = nodes[keys[2]].with_option(keys[3], value)
+        except ValueError as problem:
+            return [f"override: {name}: {problem}"]
+        return []
+    sections = {"model": ModelConfig, "train": TrainConfig}
+    known = [
+        f"{section}.{key}" for section, kind in sections.items() for key in kind.model_fields
+    ] + ["dataset"]
+    if name not in known:
+        return [f"override: {name}: unknown key.{nearest(name, known)}"]
+    _set(content, keys, value)
+    return []

@@ -1,0 +1,227 @@
+"""The model graph as it is written in an experiment: named nodes, each naming its inputs.
+
+A node is written as briefly as it allows::
+
+    nodes:
+      linear:                               # the layer of the same name, on the field embeddings
+      pairs: bilinear                       # a layer under a name of one's own
+      gated: [senet, bilinear]              # a chain: each feeds the next
+      deep: {layer: mlp, inputs: [pairs, gated], hidden_units: [400, 400]}
+
+``inputs`` names nodes that stand above, ``fields`` (the embeddings, the default) or ``dense``
+(the numeric columns). The nodes nobody reads are the heads; their logits are summed.
+"""
+
+from typing import Any
+
+import pydantic
+
+from recsys_had import interactions
+from recsys_had.errors import ConfigError
+from recsys_had.yamlfile import KeyPath, YamlDocument, nearest
+
+SOURCES = ("fields", "dense")
+
+
+class NodeConfig(pydantic.BaseModel):
+    """One node, fully spelled out.
+
+    Args:
+        layer: name of the interaction.
+        inputs: what it reads: nodes above it, ``fields`` or ``dense``.
+        options: keyword arguments of the layer.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    layer: str
+    inputs: tuple[str, ...] = ("fields",)
+    options: dict[str, Any] = pydantic.Field(default_factory=dict)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _from_mapping(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "options" not in value:
+            options = {key: item for key, item in value.items() if key not in cls.model_fields}
+            kept = {key: item for key, item in value.items() if key in cls.model_fields}
+            return {**kept, "options": options}
+        return value
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The node as it would be written in YAML.
+
+        >>> NodeConfig(layer="mlp", options={"dropout": 0.1}).to_mapping()
+        {'layer': 'mlp', 'inputs': ['fields'], 'dropout': 0.1}
+        """
+        options = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in self.options.items()
+        }
+        return {"layer": self.layer, "inputs": list(self.inputs), **options}
+
+    def with_option(self, name: str, value: Any) -> "NodeConfig":
+        """A copy with one option set, converted to the type the layer declares.
+
+        Raises:
+            ValueError: the layer has no such option, or it cannot take the value.
+
+        >>> NodeConfig(layer="mlp").with_option("hidden_units", [8, 4]).options
+        {'hidden_units': (8, 4)}
+        """
+        known = interactions.options(self.layer)
+        if name not in known:
+            raise ValueError(f"unknown option of '{self.layer}'.{nearest(name, known)}")
+        annotation = known[name].annotation
+        try:
+            value = pydantic.TypeAdapter(annotation).validate_python(value)
+        except pydantic.ValidationError as cause:
+            message = cause.errors(include_url=False)[0]["msg"]
+            raise ValueError(f"{message[:1].lower()}{message[1:]}; got {value!r}.") from cause
+        return self.model_copy(update={"options": {**self.options, name: value}})
+
+
+def resolve_nodes(
+    own: Any, document: YamlDocument, definition: YamlDocument | None
+) -> tuple[dict[str, NodeConfig], list[str]]:
+    """Spells out the nodes of an experiment on top of those of a model definition.
+
+    Returns:
+        The nodes in order, and one line per problem.
+    """
+    reader = _Reader()
+    if definition is not None:
+        reader.read(definition.content.get("nodes"), definition, ("nodes",))
+    if own is not None or definition is None:
+        reader.read(own, document, ("model", "nodes"))
+    reader.check_inputs()
+    return reader.nodes, reader.problems
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self.nodes: dict[str, NodeConfig] = {}
+        self.problems: list[str] = []
+        self.places: dict[str, str] = {}
+        self.names = set(interactions.names())
+
+    def read(self, content: Any, document: YamlDocument, at: KeyPath) -> None:
+        if isinstance(content, list):
+            content = self._list_to_mapping(content, document, at)
+        if not isinstance(content, dict) or not content:
+            place = document.place(at)
+            self.problems.append(f"{place}: {'.'.join(map(str, at))}: must hold nodes. Add one.")
+            return
+        for name, value in content.items():
+            place = document.place((*at, name))
+            self._add(str(name), value, place)
+
+    def _list_to_mapping(self, content: list[Any], document: YamlDocument, at: KeyPath) -> Any:
+        nodes: dict[str, Any] = {}
+        for position, item in enumerate(content):
+            entry = item if isinstance(item, dict) else {str(item): None}
+            for name, value in entry.items():
+                if name in nodes:
+                    place = document.place((*at, position))
+                    self.problems.append(
+                        f"{place}: {name}: a second node of this name. Give it one of its own."
+                    )
+                nodes[name] = value
+        return nodes
+
+    def _add(self, name: str, value: Any, place: str) -> None:
+        if not name.isidentifier() or name in SOURCES:
+            self.problems.append(
+                f"{place}: {name}: a node's name must be an identifier other than "
+                f"{' and '.join(SOURCES)}. Rename it."
+            )
+            return
+        self.places[name] = place
+        if isinstance(value, list):
+            self._add_chain(name, value, place)
+            return
+        if value is None or isinstance(value, str):
+            value = {} if value is None else {"layer": value}
+        if not isinstance(value, dict):
+            self.problems.append(
+                f"{place}: {name}: must be a layer's name, a chain or options; got {value!r}."
+            )
+            return
+        base = self.nodes.get(name)
+        given = dict(value)
+        layer = given.pop("layer", base.layer if base else name)
+        inputs = given.pop("inputs", base.inputs if base else ("fields",))
+        inputs = (inputs,) if isinstance(inputs, str) else tuple(inputs)
+        if layer not in self.names:
+            self.problems.append(
+                f"{place}: {name}: no layer '{layer}'.{nearest(str(layer), self.names)}"
+            )
+            return
+        options = dict(base.options) if base and base.layer == layer else {}
+        node = NodeConfig(layer=layer, inputs=inputs, options=options)
+        for option, setting in given.items():
+            try:
+                node = node.with_option(str(option), setting)
+            except ValueError as problem:
+                self.problems.append(f"{place}: {name}.{option}: {problem}")
+        self.nodes[name] = node
+
+    def _add_chain(self, name: str, links: list[Any], place: str) -> None:
+        """``deep: [senet, mlp]`` is the node deep (mlp) reading the node deep_senet."""
+        previous = None
+        for position, link in enumerate(links):
+            entry = link if isinstance(link, dict) else {str(link): None}
+            if len(entry) != 1:
+                self.problems.append(f"{place}: {name}: a link of a chain must be one layer.")
+                return
+            layer, options = next(iter(entry.items()))
+            node = {"layer": layer, **(options or {})}
+            if previous is not None:
+                if "inputs" in node:
+                    self.problems.append(
+                        f"{place}: {name}: only the first link of a chain may name its inputs."
+                    )
+                    return
+                node["inputs"] = [previous]
+            last = position == len(links) - 1
+            own_name = name if last else f"{name}_{layer}"
+            while not last and own_name in self.nodes:
+                own_name += "_"
+            self._add(own_name, node, place)
+            previous = own_name
+
+    def check_inputs(self) -> None:
+        above: list[str] = list(SOURCES)
+        for name, node in self.nodes.items():
+            for source in node.inputs:
+                if source not in above:
+                    self.problems.append(
+                        f"{self.places[name]}: {name}.inputs: '{source}' is no node above it."
+                        f"{nearest(source, above)}"
+                    )
+            if not node.inputs:
+                self.problems.append(f"{self.places[name]}: {name}.inputs: names nothing to read.")
+            above.append(name)
+
+
+def heads(nodes: dict[str, NodeConfig]) -> tuple[str, ...]:
+    """The nodes no other node reads, in order.
+
+    >>> heads({"a": NodeConfig(layer="fm"), "b": NodeConfig(layer="mlp", inputs=("a",))})
+    ('b',)
+    """
+    read = {source for node in nodes.values() for source in node.inputs}
+    return tuple(name for name in nodes if name not in read)
+
+
+def build_layer(node: NodeConfig, *, name: str, num_fields: int, embedding_dim: int) -> Any:
+    """Builds a node's layer.
+
+    Raises:
+        ConfigError: the layer refuses its options or the shape of its input.
+    """
+    try:
+        return interactions.build(
+            node.layer, num_fields=num_fields, embedding_dim=embedding_dim, **node.options
+        )
+    except ValueError as cause:
+        raise ConfigError(f"model.nodes.{name}: {cause}") from cause
