@@ -1,0 +1,178 @@
+"""Batch: what a model reads. EncodedRows: the same rows as flat numpy arrays, cheap to reorder.
+
+Letters: B rows, F single-valued fields.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows as a model reads them.
+
+    Args:
+        dense: ``(B, num_dense)`` float32.
+        sparse: ids of every field, one bag a row and field; it may hold further, empty rows at
+            its end, so that all ranks look up equally many.
+        label: ``(B,)`` float32; empty when the rows have none.
+        row_id: ``(B,)`` int64.
+    """
+
+    dense: Tensor
+    sparse: KeyedJaggedTensor
+    label: Tensor
+    row_id: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on another device."""
+        return Batch(
+            self.dense.to(device),
+            self.sparse.to(device),
+            self.label.to(device),
+            self.row_id.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names and order of a model's inputs.
+
+    Args:
+        fields: name of each categorical field, in the card's order.
+        multi: which of them hold several values a row.
+        dense: names of the dense inputs.
+    """
+
+    fields: tuple[str, ...]
+    multi: frozenset[str] = frozenset()
+    dense: tuple[str, ...] = ()
+
+    @property
+    def single(self) -> tuple[str, ...]:
+        """The fields with one value a row."""
+        return tuple(name for name in self.fields if name not in self.multi)
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Lists of ids: row ``i`` holds ``values[offsets[i] : offsets[i + 1]]``."""
+
+    offsets: NDArray[np.int64]
+    values: NDArray[np.int32]
+
+    def take(self, index: NDArray[np.int64]) -> "Ragged":
+        """The rows at ``index``, in that order.
+
+        >>> ragged = Ragged(np.array([0, 2, 3]), np.array([7, 8, 9], np.int32))
+        >>> ragged.take(np.array([1, 0])).values.tolist()
+        [9, 7, 8]
+        """
+        lengths = np.diff(self.offsets)[index]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        starts = np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths)
+        return Ragged(offsets, self.values[starts + np.arange(offsets[-1])])
+
+    @staticmethod
+    def concat(parts: Sequence["Ragged"]) -> "Ragged":
+        """One after the other."""
+        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        return Ragged(offsets, np.concatenate([part.values for part in parts]))
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """Encoded rows, row by row in memory so that a shuffle reads each row once.
+
+    Args:
+        layout: names and order of the inputs.
+        row_id: ``(B,)`` int64.
+        label: ``(B,)`` float32, or None.
+        ids: ``(B, F)`` int32, the single-valued fields.
+        lists: the multi-valued fields.
+        dense: ``(B, num_dense)`` float32.
+    """
+
+    layout: Layout
+    row_id: NDArray[np.int64]
+    label: NDArray[np.float32] | None
+    ids: NDArray[np.int32]
+    lists: dict[str, Ragged]
+    dense: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.row_id)
+
+    def take(self, index: NDArray[np.int64]) -> "EncodedRows":
+        """The rows at ``index``, in that order."""
+        return EncodedRows(
+            self.layout,
+            self.row_id[index],
+            None if self.label is None else self.label[index],
+            self.ids[index],
+            {name: ragged.take(index) for name, ragged in self.lists.items()},
+            self.dense[index],
+        )
+
+    @staticmethod
+    def concat(parts: Sequence["EncodedRows"]) -> "EncodedRows":
+        """One after the other; all with labels, or all without."""
+        labels = [part.label for part in parts if part.label is not None]
+        return EncodedRows(
+            parts[0].layout,
+            np.concatenate([part.row_id for part in parts]),
+            np.concatenate(labels) if labels else None,
+            np.concatenate([part.ids for part in parts]),
+            {
+                name: Ragged.concat([part.lists[name] for part in parts])
+                for name in parts[0].lists
+            },
+            np.concatenate([part.dense for part in parts]),
+        )
+
+    def to_batch(self, *, sparse_rows: int | None = None) -> Batch:
+        """The rows as tensors: one bag of length 1 for every single-valued field.
+
+        Args:
+            sparse_rows: rows of the sparse part; what exceeds B is empty bags. TorchRec's
+                row-wise exchange needs as many on every rank.
+        """
+        num_rows = len(self)
+        padding = 0 if sparse_rows is None else sparse_rows - num_rows
+        single = torch.from_numpy(np.ascontiguousarray(self.ids.T).astype(np.int64))
+        if self.layout.multi or padding:
+            values, lengths = self._ragged_values(single, padding)
+        else:
+            values = single.reshape(-1)
+            lengths = torch.ones(len(self.layout.fields) * num_rows, dtype=torch.int64)
+        label = np.empty(0, np.float32) if self.label is None else self.label
+        return Batch(
+            dense=torch.from_numpy(self.dense),
+            sparse=KeyedJaggedTensor(
+                keys=list(self.layout.fields), values=values, lengths=lengths
+            ),
+            label=torch.from_numpy(label),
+            row_id=torch.from_numpy(self.row_id),
+        )
+
+    def _ragged_values(self, single: Tensor, padding: int) -> tuple[Tensor, Tensor]:
+        rows = iter(single)
+        empty = torch.zeros(padding, dtype=torch.int64)
+        values, lengths = [], []
+        for name in self.layout.fields:
+            if name in self.layout.multi:
+                ragged = self.lists[name]
+                values.append(torch.from_numpy(ragged.values.astype(np.int64)))
+                lengths.append(torch.from_numpy(np.diff(ragged.offsets)))
+            else:
+                values.append(next(rows))
+                lengths.append(torch.ones(len(self), dtype=torch.int64))
+            lengths.append(empty)
+        return torch.cat(values), torch.cat(lengths)
