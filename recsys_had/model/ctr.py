@@ -1,0 +1,187 @@
+"""CTRModel: field embeddings under a graph of interactions.
+
+Letters: B batch, F fields, D embedding_dim.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recsys_had.batch import Batch
+from recsys_had.config import ModelConfig
+from recsys_had.model.embeddings import FieldEmbeddings, FieldSpec
+from recsys_had.model.graph import InteractionGraph, NodeSummary, table_widths
+
+# Rows drawn from one random stream; part of the definition of an initial row.
+_ROWS_PER_STREAM = 4096
+
+
+class CTRModel(nn.Module):
+    """A click-through-rate model: raw ids in, one logit a row out.
+
+    Shape: batch of B rows -> ``(B,)`` logits.
+    Paper: none; see each interaction's own.
+    Differs from the paper: nothing.
+
+    Args:
+        fields: the categorical fields and the sizes of their tables.
+        dense: names of the dense inputs.
+        config: the model part of an experiment.
+        seed: of every initial weight.
+    """
+
+    def __init__(
+        self,
+        *,
+        fields: Sequence[FieldSpec],
+        dense: Sequence[str],
+        config: ModelConfig,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.initial = InitialRows(seed=seed, std=config.embedding_init_std)
+        widths = table_widths(config.nodes, config.embedding_dim)
+        # TorchRec fills its tables as it makes them; torch's own stream is left alone.
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.embeddings = FieldEmbeddings(fields=fields, dense=dense, widths=widths)
+            torch.manual_seed(seed)
+            num_fields = self.embeddings.num_fields
+            sources: dict[str, tuple[int, ...]] = {
+                name: (num_fields, width) for name, width in widths.items()
+            }
+            if dense:
+                sources["dense"] = (len(dense),)
+            self.graph = InteractionGraph(nodes=config.nodes, sources=sources)
+        with torch.no_grad():
+            for name, weight in self.named_parameters():
+                if name.startswith("embeddings."):
+                    width = self.table_width(name)
+                    weight.zero_()
+                    weight[:, :width] = self.initial.rows(name, 0, len(weight), width)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Computes the logit of every row, ``(B,)``."""
+        sources = self.embeddings(batch)
+        if batch.dense.shape[1]:
+            sources = {**sources, "dense": batch.dense}
+        logit: Tensor = self.graph(sources)
+        return logit
+
+    def table_width(self, weight_name: str) -> int:
+        """Columns of a table that are part of the model; what is beyond is padding.
+
+        Args:
+            weight_name: ``embeddings.tables.SET...`` or ``embeddings.numeric.SET``.
+        """
+        return self.embeddings.widths[weight_name.split(".")[2]]
+
+    def num_parameters(self) -> int:
+        """Learned numbers, padding not counted."""
+        return sum(
+            weight.shape[0] * self.table_width(name)
+            if name.startswith("embeddings.")
+            else weight.numel()
+            for name, weight in self.named_parameters()
+        )
+
+    def flops_per_row(self) -> int:
+        """Multiplications and additions of a row's forward pass; lookups are free."""
+        numeric = len(self.embeddings.dense) * sum(self.embeddings.widths.values())
+        return numeric + sum(node.flops_per_row for node in self.node_summaries())
+
+    def node_summaries(self) -> list[NodeSummary]:
+        """Shapes, parameters, cost and degree of every node."""
+        return self.graph.summaries()
+
+    def export_state(self) -> dict[str, Tensor]:
+        """All weights and buffers, without padding: what a run folder holds."""
+        return {
+            name: self.without_padding(name, tensor) for name, tensor in self.state_dict().items()
+        }
+
+    def without_padding(self, name: str, tensor: Tensor) -> Tensor:
+        """A weight as a run folder holds it."""
+        if name.startswith("embeddings."):
+            tensor = tensor[:, : self.table_width(name)]
+        return tensor.detach().contiguous()
+
+    def import_state(self, state: Mapping[str, Tensor]) -> None:
+        """Loads what :meth:`export_state` gave.
+
+        Raises:
+            ValueError: a weight is missing, unknown or of another shape.
+        """
+        own = self.state_dict()
+        if set(own) != set(state):
+            missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+            raise ValueError(f"weights: missing {missing}, unknown {unknown}.")
+        with torch.no_grad():
+            for name, target in own.items():
+                source = state[name]
+                kept = self.without_padding(name, target)
+                if kept.shape != source.shape:
+                    raise ValueError(
+                        f"{name}: must have shape {tuple(kept.shape)}; got {tuple(source.shape)}."
+                    )
+                if name.startswith("embeddings."):
+                    target = target[:, : self.table_width(name)]
+                target.copy_(source)
+
+
+@dataclass(frozen=True)
+class InitialRows:
+    """Initial embedding rows that depend on seed, table and row alone.
+
+    Never on rank, plan or the size of another table, so that any sharding starts alike.
+
+    Args:
+        seed: of the run.
+        std: standard deviation of the normal distribution.
+    """
+
+    seed: int
+    std: float
+
+    def rows(self, table: str, first: int, num_rows: int, width: int) -> Tensor:
+        """Rows ``first .. first + num_rows`` of a table, ``(num_rows, width)`` float32.
+
+        >>> initial = InitialRows(seed=1, std=0.01)
+        >>> whole = initial.rows("t", 0, 10, 4)
+        >>> bool((initial.rows("t", 6, 3, 4) == whole[6:9]).all())
+        True
+        """
+        if num_rows == 0:
+            return torch.empty(0, width)
+        blocks = list(self._blocks(table, first, num_rows, width))
+        return torch.from_numpy(np.concatenate(blocks)).mul_(self.std)
+
+    def _blocks(
+        self, table: str, first: int, num_rows: int, width: int
+    ) -> Iterator["np.ndarray[tuple[int, int], np.dtype[np.float32]]"]:
+        digest = hashlib.sha256(f"{self.seed}:{table}".encode()).digest()
+        key = int.from_bytes(digest[:8], "big")
+        last = first + num_rows
+        for block in range(first // _ROWS_PER_STREAM, -(-last // _ROWS_PER_STREAM)):
+            begin = block * _ROWS_PER_STREAM
+            generator = np.random.Generator(np.random.Philox(key=[key, block]))
+            rows = generator.standard_normal((_ROWS_PER_STREAM, width), dtype=np.float32)
+            yield rows[max(first - begin, 0) : min(last - begin, _ROWS_PER_STREAM)]
+
+
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all weights and buffers by name: independent of sharding and padding.
+
+    >>> weights_digest({"a": torch.zeros(2)}) == weights_digest({"a": torch.zeros(2)})
+    True
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,131 @@
+"""From a card's fields to TorchRec tables, and from a batch to embedded fields.
+
+Letters: B batch, F fields (categorical, then dense), D embedding_dim.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
+from torchrec.modules.embedding_modules import EmbeddingBagCollection
+
+from recsys_had.batch import Batch
+from recsys_had.schema import DatasetCard
+
+# FBGEMM's kernels take rows of whole 16-byte groups; wider rows are cut back after the lookup.
+_WIDTH_MULTIPLE = 4
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """One categorical field's table.
+
+    Args:
+        name: the field.
+        num_embeddings: rows of the table, id 0 (missing or unseen) included.
+        is_multi: whether a row holds several values, pooled by their mean.
+    """
+
+    name: str
+    num_embeddings: int
+    is_multi: bool = False
+
+
+def padded_width(embedding_dim: int) -> int:
+    """Width of a table in memory.
+
+    >>> padded_width(10), padded_width(16)
+    (12, 16)
+    """
+    return -(-embedding_dim // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE
+
+
+class FieldEmbeddings(nn.Module):
+    """Looks up every field, once for each set of tables the model holds.
+
+    A categorical field is a TorchRec ``EmbeddingBagCollection`` table: one bag of length 1, or
+    the mean of several values. A dense input ``x`` is embedded as ``x * v`` with a learned
+    vector ``v`` of its own, the treatment of real-valued features in factorization machines.
+
+    Shape: batch -> for each set ``(B, F, width)``, categorical fields first.
+    Paper: Rendle 2010, Factorization Machines, eq. 1 (real-valued features).
+    Differs from the paper: nothing.
+
+    Args:
+        fields: the categorical fields.
+        dense: names of the dense inputs.
+        widths: width of each set of tables; ``fields`` is the shared one.
+
+    >>> from recsys_had.batch import EncodedRows, Layout
+    >>> import numpy as np
+    >>> tables = FieldEmbeddings(fields=[FieldSpec("C1", 5)], dense=["price"], widths={"fields": 4})
+    >>> layout = Layout(("C1",), dense=("price",))
+    >>> rows = EncodedRows(layout, np.arange(2), None, np.ones((2, 1), np.int32), {},
+    ...                    np.ones((2, 1), np.float32))
+    >>> tables(rows.to_batch())["fields"].shape
+    torch.Size([2, 2, 4])
+    """
+
+    def __init__(
+        self, *, fields: Sequence[FieldSpec], dense: Sequence[str], widths: Mapping[str, int]
+    ) -> None:
+        super().__init__()
+        self.fields = tuple(fields)
+        self.dense = tuple(dense)
+        self.widths = dict(widths)
+        self.tables = nn.ModuleDict()
+        self.numeric = nn.ParameterDict()
+        for name, width in self.widths.items():
+            if self.fields:
+                self.tables[name] = EmbeddingBagCollection(
+                    tables=[_table(field, width) for field in self.fields]
+                )
+            if self.dense:
+                self.numeric[name] = nn.Parameter(torch.zeros(len(self.dense), width))
+
+    @property
+    def num_fields(self) -> int:
+        """F, categorical and dense together."""
+        return len(self.fields) + len(self.dense)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Embeds a batch: for each set of tables ``(B, F, width)``."""
+        return {name: self._embed(name, batch) for name in self.widths}
+
+    def _embed(self, name: str, batch: Batch) -> Tensor:
+        width = self.widths[name]
+        parts = []
+        if self.fields:
+            pooled = self.tables[name](batch.sparse)
+            rows_BFD = pooled.values().view(-1, len(self.fields), padded_width(width))
+            rows_BFD = self._in_order(pooled.keys(), rows_BFD)
+            parts.append(rows_BFD[: len(batch.dense), :, :width])
+        if self.dense:
+            parts.append(batch.dense.unsqueeze(-1) * self.numeric[name])
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def _in_order(self, found: Sequence[str], rows_BFD: Tensor) -> Tensor:
+        """Sharded lookups answer in the order of table placement, not of the card."""
+        wanted = [field.name for field in self.fields]
+        if list(found) == wanted:
+            return rows_BFD
+        place = {key: position for position, key in enumerate(found)}
+        order = torch.tensor([place[key] for key in wanted], device=rows_BFD.device)
+        return rows_BFD.index_select(1, order)
+
+
+def _table(field: FieldSpec, width: int) -> EmbeddingBagConfig:
+    return EmbeddingBagConfig(
+        name=field.name,
+        feature_names=[field.name],
+        num_embeddings=field.num_embeddings,
+        embedding_dim=padded_width(width),
+        pooling=PoolingType.MEAN if field.is_multi else PoolingType.SUM,
+    )
+
+
+def field_specs(card: DatasetCard, num_embeddings: Mapping[str, int]) -> list[FieldSpec]:
+    """The tables of a card's fields, with the sizes an encoder found."""
+    return [FieldSpec(f.name, num_embeddings[f.name], f.is_multi) for f in card.fields]

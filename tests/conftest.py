@@ -1,0 +1,89 @@
+"""What several rooms' tests share: where real rows are, small encoded data, one process group."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from recsys_had.data.folder import DataFolder
+from recsys_had.schema import DatasetCard, parse_card
+from recsys_had.training.distributed import process_group
+
+SMALL_CARD = """
+name: small
+format: {type: tsv, header: false}
+columns:
+  label: {kind: label}
+  A: {kind: categorical}
+  B: {kind: categorical}
+  tags: {kind: multi_categorical}
+  price: {kind: float, transform: standardise}
+split: {by: given}
+"""
+SMALL_TABLES = {"A": 30, "B": 11, "tags": 7}
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The folder of real rows; the test skips, saying so, where it is absent."""
+    folder = os.environ.get("RECSYS_HAD_SAMPLES")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("RECSYS_HAD_SAMPLES names no folder of real rows")
+    return Path(folder)
+
+
+@pytest.fixture
+def alone() -> Iterator[torch.device]:
+    """A process group of one."""
+    with process_group() as device:
+        yield device
+
+
+@pytest.fixture
+def small_card() -> DatasetCard:
+    """Two single-valued fields, a multi-valued one and a dense input."""
+    return parse_card(SMALL_CARD)
+
+
+@pytest.fixture
+def make_small_data(small_card: DatasetCard) -> Callable[..., DataFolder]:
+    """Writes an encoded data folder in which clicks depend on a pair of fields."""
+
+    def make(path: Path, *, rows: dict[str, int], seed: int = 0) -> DataFolder:
+        generator = np.random.default_rng(seed)
+        taste = generator.normal(size=(SMALL_TABLES["A"], SMALL_TABLES["B"]))
+        for split, num_rows in rows.items():
+            a = generator.integers(0, SMALL_TABLES["A"], num_rows).astype(np.int32)
+            b = generator.integers(0, SMALL_TABLES["B"], num_rows).astype(np.int32)
+            price = generator.normal(size=num_rows).astype(np.float32)
+            chance = 1 / (1 + np.exp(-(1.5 * taste[a, b] + 0.5 * price - 0.5)))
+            tags = [
+                generator.integers(0, SMALL_TABLES["tags"], generator.integers(1, 4)).tolist()
+                for _ in range(num_rows)
+            ]
+            (path / split).mkdir(parents=True)
+            table = pa.table(
+                {
+                    "row_id": np.arange(num_rows, dtype=np.int64),
+                    "label": (generator.random(num_rows) < chance).astype(np.float32),
+                    "A": a,
+                    "B": b,
+                    "tags": pa.array(tags, pa.list_(pa.int32())),
+                    "price": price,
+                }
+            )
+            pq.write_table(table, path / split / "part-00000.parquet", row_group_size=64)
+        manifest = {
+            "num_embeddings": SMALL_TABLES,
+            "rows": rows,
+            "card_digest": small_card.digest,
+            "vocabulary_digest": "0" * 64,
+        }
+        return DataFolder(path, small_card, manifest)
+
+    return make
