@@ -1,0 +1,158 @@
+"""RunFolder: a trained model that stands alone, each file of it guarded by a digest."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from recsys_had.config import Experiment, load_experiment
+from recsys_had.data.folder import DataFolder
+from recsys_had.errors import CheckpointError, RecsysHadError
+from recsys_had.model.ctr import weights_digest
+from recsys_had.schema import DatasetCard
+from recsys_had.versions import library_versions
+
+# What a data folder lends to a run, so that the run encodes raw rows by itself.
+_ENCODER_PARTS = ("card.json", "dense.json", "vocab", "lookups")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run folder whose files were found as its manifest lists them.
+
+    Args:
+        path: the folder.
+        manifest: its manifest.json.
+        experiment: the resolved experiment.
+        card: the dataset card the encoder was fitted with.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    experiment: Experiment
+    card: DatasetCard
+
+    @property
+    def encoder_path(self) -> Path:
+        """Card, vocabularies and statistics."""
+        return self.path / "encoder"
+
+    def weights(self) -> dict[str, Tensor]:
+        """All weights and buffers.
+
+        Raises:
+            CheckpointError: the file cannot be read, or is not what was saved.
+        """
+        try:
+            state = load_file(self.path / "weights.safetensors")
+        except (OSError, SafetensorError) as cause:
+            raise CheckpointError(
+                f"{self.path}/weights.safetensors: cannot be read: {cause}."
+            ) from cause
+        return state
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """Opens a run folder and checks every file it lists.
+
+        Raises:
+            CheckpointError: one line per file that is missing or changed.
+        """
+        if not (path / "manifest.json").is_file():
+            raise CheckpointError(
+                f"{path}: is not a run folder: manifest.json is missing. "
+                "Give a folder that `recsys-had train` finished."
+            )
+        try:
+            manifest = json.loads((path / "manifest.json").read_text())
+            files = dict(manifest["files"])
+            kind = manifest["kind"]
+        except (OSError, ValueError, KeyError, TypeError) as cause:
+            raise CheckpointError(f"{path}/manifest.json: cannot be read: {cause}.") from cause
+        if kind != "run":
+            raise CheckpointError(f"{path}: is a {kind} folder. Give a run folder.")
+        problems = []
+        if manifest.get("digest") != _manifest_digest(manifest):
+            problems.append(f"{path}/manifest.json: was changed after training.")
+        for name, digest in files.items():
+            if not (path / name).is_file():
+                problems.append(f"{path}/{name}: is missing. Restore it or train again.")
+            elif file_digest(path / name) != digest:
+                problems.append(f"{path}/{name}: was changed after training. Restore it.")
+        if problems:
+            raise CheckpointError(problems)
+        try:
+            experiment = load_experiment(path / "experiment.yaml")
+            card = DatasetCard.model_validate_json((path / "encoder" / "card.json").read_text())
+        except (RecsysHadError, ValueError, OSError) as cause:
+            raise CheckpointError(f"{path}: cannot be read: {cause}") from cause
+        if card.digest != manifest["card_digest"]:
+            raise CheckpointError(f"{path}/encoder/card.json: does not match the manifest.")
+        return cls(path, manifest, experiment, card)
+
+
+def write_run_folder(
+    stage: Path,
+    *,
+    experiment: Experiment,
+    data: DataFolder,
+    state: dict[str, Tensor],
+    metrics: dict[str, Any],
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    """Writes everything a run folder holds; the manifest lists it with digests.
+
+    Args:
+        stage: folder to write into.
+        experiment: the resolved experiment.
+        data: the data folder trained on; its encoder is copied.
+        state: all weights and buffers, whole and unpadded.
+        metrics: content of metrics.json.
+        facts: further entries of the manifest.
+
+    Returns:
+        The manifest.
+    """
+    (stage / "experiment.yaml").write_text(experiment.to_yaml())
+    save_file(state, stage / "weights.safetensors")
+    (stage / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    encoder = stage / "encoder"
+    encoder.mkdir(exist_ok=True)
+    for name in _ENCODER_PARTS:
+        source = data.path / name
+        if source.is_dir():
+            shutil.copytree(source, encoder / name, dirs_exist_ok=True)
+        elif source.is_file():
+            shutil.copy2(source, encoder / name)
+    files = sorted(path for path in stage.rglob("*") if path.is_file())
+    manifest: dict[str, Any] = {
+        "kind": "run",
+        "dataset": data.card.name,
+        "card_digest": data.card.digest,
+        "vocabulary_digest": data.manifest["vocabulary_digest"],
+        "weights_digest": weights_digest(state),
+        "num_embeddings": data.num_embeddings,
+        **facts,
+        "versions": library_versions(),
+        "files": {path.relative_to(stage).as_posix(): file_digest(path) for path in files},
+    }
+    manifest["digest"] = _manifest_digest(manifest)
+    (stage / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    return manifest
+
+
+def _manifest_digest(manifest: dict[str, Any]) -> str:
+    content = {key: value for key, value in manifest.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

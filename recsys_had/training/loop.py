@@ -1,0 +1,359 @@
+"""The training loop: steps, epochs, validation, early stopping, the best weights."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from recsys_had.config import Experiment
+from recsys_had.data.folder import DataFolder
+from recsys_had.data.parquet import Position, SplitReader, Step
+from recsys_had.errors import DataError
+from recsys_had.metrics import evaluate_scores, improves
+from recsys_had.model.ctr import CTRModel
+from recsys_had.model.embeddings import field_specs
+from recsys_had.training.checkpoint import load_checkpoint, save_checkpoint
+from recsys_had.training.distributed import from_rank_zero, gather_state, scatter_state, shard
+from recsys_had.training.interrupt import Interruption, stop
+from recsys_had.training.optimizers import Optimizers, attach_fused
+
+log = logging.getLogger("recsys_had")
+
+Metrics = dict[str, float | int | None]
+Scored = tuple["np.ndarray[Any, np.dtype[np.float32]]", "np.ndarray[Any, np.dtype[np.float32]]"]
+
+
+@dataclass
+class Progress:
+    """Where a training stands; all of it goes into a checkpoint.
+
+    Args:
+        epoch: 0-based epoch the next step belongs to.
+        row: rows of that epoch already read, over all ranks.
+        step: steps done since the beginning.
+        best: best value of the monitored metric so far.
+        epochs_without_gain: in a row, up to now.
+        plateau_scale: what the plateau schedule has multiplied the rates by.
+        loss_sum: sum of the losses of this epoch's rows so far.
+        finished: whether training is over and only the report is missing.
+        train_rows: rows trained on in all.
+        train_seconds: wall time of the steps alone.
+        history: one entry an epoch.
+    """
+
+    epoch: int = 0
+    row: int = 0
+    step: int = 0
+    best: float | None = None
+    epochs_without_gain: int = 0
+    plateau_scale: float = 1.0
+    loss_sum: float = 0.0
+    finished: bool = False
+    train_rows: int = 0
+    train_seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training came to; weights and scores are on rank 0 alone.
+
+    Args:
+        progress: counters and history.
+        metrics: of each split with rows, with the best weights.
+        state: the best weights, whole and unpadded.
+        scored: label and score of each row of a split.
+    """
+
+    progress: Progress
+    metrics: dict[str, Metrics]
+    state: dict[str, Tensor] | None
+    scored: dict[str, Scored]
+
+
+class Trainer:
+    """Trains one experiment on one encoded data folder; every rank runs one.
+
+    Args:
+        experiment: what to train.
+        data: the encoded rows.
+        device: this rank's device.
+        work: folder for checkpoints and the best weights; shared by the ranks.
+        on_metrics: told every step's and epoch's metrics, with the step's number (rank 0).
+        show_progress: draw a progress bar.
+
+    Raises:
+        DataError: there is no training row, or all have the same label.
+    """
+
+    def __init__(
+        self,
+        *,
+        experiment: Experiment,
+        data: DataFolder,
+        device: torch.device,
+        work: Path,
+        on_metrics: Callable[[dict[str, float], int], None] = lambda metrics, step: None,
+        show_progress: bool = False,
+    ) -> None:
+        self._config = experiment.train
+        self._data = data
+        self._device = device
+        self._work = work
+        work.mkdir(parents=True, exist_ok=True)
+        self._on_metrics = on_metrics
+        self._show_progress = show_progress
+        _require_both_classes(data)
+        self._reader = self._read("train", seed=self._config.seed)
+        self.model = CTRModel(
+            fields=field_specs(data.card, data.num_embeddings),
+            dense=data.card.dense,
+            config=experiment.model,
+            seed=self._config.seed,
+        )
+        fused = self._config.regime == "scale"
+        if fused:
+            attach_fused(self.model, self._config)
+        self.sharded = shard(
+            self.model, sharding=self._config.sharding, fused=fused, device=device
+        )
+        self.optimizers = Optimizers(
+            self.sharded,
+            self._config,
+            total_steps=self._config.epochs * self._reader.num_steps,
+        )
+        self.progress = Progress()
+        self.losses: list[float] = []
+        torch.manual_seed(self._config.seed + 1 + dist.get_rank())
+
+    def resume(self) -> bool:
+        """Takes up the last checkpoint; tells whether there was one."""
+        counters = load_checkpoint(
+            self._checkpoint, model=self.sharded, optimizers=self.optimizers
+        )
+        if counters is None:
+            return False
+        counters.pop("world_size")
+        self.progress = Progress(**counters)
+        self.optimizers.plateau_scale = self.progress.plateau_scale
+        return True
+
+    def run(self) -> TrainResult:
+        """Trains to the end, then measures the best weights on every other split.
+
+        Raises:
+            KeyboardInterrupt: a SIGINT came; a checkpoint was written.
+            SystemExit: a SIGTERM came; a checkpoint was written.
+            DataError: the loss is not finite.
+        """
+        progress = self.progress
+        with Interruption() as interruption:
+            while not progress.finished:
+                self._train_epoch(interruption)
+                self._end_epoch()
+                self._save()
+                self._stop_if_asked(interruption.requested)
+        state = self._restore_best()
+        metrics: dict[str, Metrics] = {}
+        scored: dict[str, Scored] = {}
+        for split in ("valid", "test"):
+            if self._data.rows(split):
+                metrics[split], scored[split] = self.evaluate(split)
+        return TrainResult(progress, metrics, state, scored)
+
+    def step(self, step: Step) -> Tensor:
+        """One update; returns the sum of this rank's losses.
+
+        The gradient is that of the mean loss over the rows of all ranks: each rank's sum is
+        divided by the global number of rows, and the mean over ranks that TorchRec and DDP
+        take is undone by the factor ``world_size``.
+        """
+        self.optimizers.prepare(self.progress.step)
+        batch = step.batch.to(self._device)
+        logit = self.sharded(batch)
+        loss_sum = functional.binary_cross_entropy_with_logits(
+            logit, batch.label, reduction="sum"
+        )
+        (loss_sum * (dist.get_world_size() / step.global_rows)).backward()
+        self.optimizers.apply()
+        return loss_sum.detach()
+
+    def evaluate(self, split: str) -> tuple[Metrics, Scored]:
+        """Scores a split and measures it over all its rows."""
+        self.sharded.eval()
+        labels, scores = [], []
+        # Not inference_mode: FBGEMM registers its CPU lookup for autograd's dispatch alone.
+        with torch.no_grad():
+            for step in self._read(split, seed=None).steps(Position(0, 0)):
+                logit = self.sharded(step.batch.to(self._device))
+                scores.append(torch.sigmoid(logit).cpu().numpy())
+                labels.append(step.batch.label.numpy())
+        self.sharded.train()
+        mine = (np.concatenate(labels), np.concatenate(scores))
+        found: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+        if dist.get_world_size() > 1:
+            dist.gather_object(mine, found, dst=0)
+        else:
+            found = [mine]
+        label = np.concatenate([part[0] for part in found or [mine]])
+        score = np.concatenate([part[1] for part in found or [mine]])
+        metrics: Metrics = from_rank_zero(lambda: evaluate_scores(label, score))
+        return metrics, (label, score)
+
+    def _read(self, split: str, *, seed: int | None) -> SplitReader:
+        return SplitReader(
+            self._data.path / split,
+            layout=self._data.layout,
+            batch_size=self._config.batch_size,
+            rank=dist.get_rank(),
+            world_size=dist.get_world_size(),
+            seed=seed,
+            pool_rows=self._config.shuffle_pool_rows,
+        )
+
+    def _train_epoch(self, interruption: Interruption) -> None:
+        progress = self.progress
+        every = self._config.checkpoint_every_steps
+        start = Position(progress.epoch, progress.row)
+        begin = time.perf_counter()
+        with tqdm(
+            total=self._reader.num_rows,
+            initial=progress.row,
+            desc=f"epoch {progress.epoch + 1}/{self._config.epochs}",
+            unit=" rows",
+            unit_scale=True,
+            disable=not self._show_progress,
+        ) as bar:
+            for step in self._reader.steps(start):
+                loss_sum, requested = self._agree(self.step(step), interruption.requested)
+                mean = loss_sum / step.global_rows
+                if not math.isfinite(mean):
+                    raise DataError(
+                        f"step {progress.step + 1}: the loss is {mean}. "
+                        "Lower train.learning_rate or set train.gradient_clip_norm."
+                    )
+                progress.step += 1
+                progress.row = step.after.row
+                progress.loss_sum += loss_sum
+                progress.train_rows += step.global_rows
+                self.losses.append(mean)
+                self._on_metrics({"train_loss": mean}, progress.step)
+                bar.update(step.global_rows)
+                if requested or (every and progress.step % every == 0):
+                    progress.train_seconds += time.perf_counter() - begin
+                    self._save()
+                    self._stop_if_asked(requested)
+                    begin = time.perf_counter()
+        progress.train_seconds += time.perf_counter() - begin
+
+    def _agree(self, loss_sum: Tensor, requested: int | None) -> tuple[float, int | None]:
+        """Sum of the losses of all ranks, and the signal any of them got."""
+        if dist.get_world_size() == 1:
+            return float(loss_sum), requested
+        both = torch.tensor([float(loss_sum), float(requested or 0)], dtype=torch.float64)
+        both = both.to(self._device)
+        signals = both[1:].clone()
+        dist.all_reduce(both)
+        dist.all_reduce(signals, op=dist.ReduceOp.MAX)
+        return float(both[0]), int(signals[0]) or None
+
+    def _end_epoch(self) -> None:
+        """Validates, keeps the best weights, moves the schedule and decides on going on."""
+        progress = self.progress
+        config = self._config
+        entry: dict[str, Any] = {
+            "epoch": progress.epoch + 1,
+            "train_loss": progress.loss_sum / max(self._reader.num_rows, 1),
+        }
+        value: float | None = None
+        if self._data.rows("valid"):
+            metrics, _ = self.evaluate("valid")
+            entry["valid"] = metrics
+            value = metrics[config.monitor]
+            if value is None:
+                log.warning(
+                    "valid: %s is undefined where all labels are the same; "
+                    "the last weights are kept.",
+                    config.monitor,
+                )
+        gained = value is None or improves(config.monitor, value, progress.best)
+        if gained:
+            progress.best, progress.epochs_without_gain = value, 0
+            self._keep_best()
+        else:
+            progress.epochs_without_gain += 1
+            if config.schedule == "plateau":
+                progress.plateau_scale *= config.plateau_factor
+                self.optimizers.plateau_scale = progress.plateau_scale
+        progress.history.append(entry)
+        self._report(entry)
+        progress.epoch, progress.row, progress.loss_sum = progress.epoch + 1, 0, 0.0
+        out_of_patience = (
+            config.patience is not None and progress.epochs_without_gain >= config.patience
+        )
+        progress.finished = out_of_patience or progress.epoch >= config.epochs
+
+    def _report(self, entry: dict[str, Any]) -> None:
+        flat = {"epoch_train_loss": entry["train_loss"], "epoch": entry["epoch"]}
+        valid = entry.get("valid", {})
+        flat |= {f"valid_{name}": number for name, number in valid.items() if number is not None}
+        self._on_metrics(flat, self.progress.step)
+        if dist.get_rank() == 0:
+            told = " ".join(f"{name} {number:.6g}" for name, number in flat.items())
+            log.info("%s (%.1f s training)", told, self.progress.train_seconds)
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self._work / "checkpoint"
+
+    @property
+    def _best(self) -> Path:
+        return self._work / "best.safetensors"
+
+    def _save(self) -> None:
+        save_checkpoint(
+            self._checkpoint,
+            model=self.sharded,
+            optimizers=self.optimizers,
+            counters=asdict(self.progress),
+        )
+
+    def _stop_if_asked(self, requested: int | None) -> None:
+        if requested:
+            log.warning("stopped at step %d; add --resume to go on.", self.progress.step)
+            stop(requested)
+
+    def _keep_best(self) -> None:
+        state = gather_state(self.sharded, self.model)
+        if state is not None:
+            fresh = self._best.with_suffix(".tmp")
+            save_file(state, fresh)
+            fresh.rename(self._best)
+        dist.barrier()
+
+    def _restore_best(self) -> dict[str, Tensor] | None:
+        state = load_file(self._best) if dist.get_rank() == 0 else None
+        scatter_state(self.sharded, self.model, state)
+        return state
+
+
+def _require_both_classes(data: DataFolder) -> None:
+    if not data.rows("train"):
+        raise DataError(f"{data.path}: the training split has no row. Ingest some.")
+    clicks = float(data.labels("train").mean())
+    if clicks in {0.0, 1.0}:
+        raise DataError(
+            f"{data.path}/train: every label is {clicks:.0f}, so there is nothing to learn. "
+            "A training split needs both classes."
+        )

@@ -1,0 +1,148 @@
+"""The two regimes of optimization, their learning-rate schedule and gradient clipping."""
+
+import math
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torchrec.distributed.model_parallel import DistributedModelParallel
+from torchrec.modules.embedding_modules import EmbeddingBagCollection
+from torchrec.optim import SGD, Adagrad, RowWiseAdagrad
+from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
+
+from recsys_had.config import TrainConfig
+from recsys_had.model.ctr import CTRModel
+from recsys_had.model.embeddings import padded_width
+
+_FUSED: dict[str, type[torch.optim.Optimizer]] = {
+    "rowwise_adagrad": RowWiseAdagrad,
+    "adagrad": Adagrad,
+    "sgd": SGD,
+}
+_EPS = 1e-8
+
+
+def attach_fused(model: CTRModel, config: TrainConfig) -> None:
+    """Gives each set of tables its fused optimizer; called before the model is sharded.
+
+    Row-wise Adagrad divides by the root mean square over a row's width. A padded row counts its
+    padding in that mean, so rate and eps are scaled by ``sqrt(width / padded)``, which restores
+    the update of the unpadded row exactly.
+    """
+    kind = _FUSED[config.table_optimizer]
+    for name, tables in model.embeddings.tables.items():
+        assert isinstance(tables, EmbeddingBagCollection)
+        width = model.embeddings.widths[name]
+        scale = 1.0
+        if config.table_optimizer == "rowwise_adagrad":
+            scale = math.sqrt(width / padded_width(width))
+        settings: dict[str, Any] = {"lr": config.table_learning_rate * scale}
+        if config.table_optimizer != "sgd":
+            settings["eps"] = _EPS * scale
+        apply_optimizer_in_backward(kind, tables.parameters(), settings)
+
+
+class Optimizers:
+    """Everything that changes weights: the fused optimizer, Adam, the schedule, the clipping.
+
+    Args:
+        model: the sharded model.
+        config: the training part of an experiment.
+        total_steps: steps the schedule spans.
+    """
+
+    def __init__(
+        self, model: DistributedModelParallel, config: TrainConfig, *, total_steps: int
+    ) -> None:
+        self._config = config
+        self._total_steps = total_steps
+        self.plateau_scale = 1.0
+        self.fused = model.fused_optimizer if config.regime == "scale" else None
+        groups = _dense_groups(model, config)
+        self.named: dict[str, Tensor] = {
+            name: weight for group in groups for name, weight in group["named"]
+        }
+        self._sharded_names = {
+            name for name in self.named if ".tables." in name and dist.get_world_size() > 1
+        }
+        self.dense = torch.optim.Adam(
+            [
+                {
+                    "params": [weight for _, weight in group["named"]],
+                    "lr": group["lr"],
+                    "weight_decay": group["weight_decay"],
+                }
+                for group in groups
+            ],
+            fused=True,
+        )
+        self._groups = [*self.dense.param_groups]
+        if self.fused is not None:
+            self._groups += list(self.fused.param_groups)
+        self._rates = [group["lr"] for group in self._groups]
+
+    def rate_factor(self, step: int) -> float:
+        """What the learning rates are multiplied by at a 0-based step."""
+        config = self._config
+        factor = self.plateau_scale
+        if step < config.warmup_steps:
+            factor *= (step + 1) / config.warmup_steps
+        done = min(step / max(self._total_steps, 1), 1.0)
+        if config.schedule == "linear":
+            factor *= 1 - done
+        elif config.schedule == "cosine":
+            factor *= 0.5 * (1 + math.cos(math.pi * done))
+        return factor
+
+    def prepare(self, step: int) -> None:
+        """Sets the rates of a step and clears gradients; called before the forward pass."""
+        factor = self.rate_factor(step)
+        for group, rate in zip(self._groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+        self.dense.zero_grad(set_to_none=True)
+        if self.fused is not None:
+            # The fused kernels update inside the backward pass: here they learn their rate.
+            self.fused.zero_grad()
+
+    def apply(self) -> None:
+        """Clips and applies what the backward pass left; fused tables are updated already."""
+        if self._config.gradient_clip_norm is not None:
+            self._clip(self._config.gradient_clip_norm)
+        self.dense.step()
+
+    def _clip(self, max_norm: float) -> None:
+        local, shared = [], []
+        for name, weight in self.named.items():
+            if weight.grad is not None:
+                (local if name in self._sharded_names else shared).append(weight.grad)
+        squares = sum((grad.square().sum() for grad in shared), torch.zeros(()))
+        sharded = sum((grad.square().sum() for grad in local), torch.zeros(()))
+        if self._sharded_names or dist.get_world_size() > 1:
+            sharded = torch.as_tensor(sharded)
+            dist.all_reduce(sharded)
+        norm = torch.sqrt(squares + sharded)
+        scale = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
+        for grad in [*local, *shared]:
+            grad.mul_(scale)
+
+
+def _dense_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    """Weights Adam trains: in regime ``published`` the tables form a group of their own."""
+    tables: list[tuple[str, Tensor]] = []
+    others: list[tuple[str, Tensor]] = []
+    published = config.regime == "published"
+    for name, weight in model.named_parameters():
+        if published and name.startswith("embeddings."):
+            tables.append((name, weight))
+        elif ".tables." not in name:
+            others.append((name, weight))
+    groups = [
+        {"named": others, "lr": config.learning_rate, "weight_decay": config.dense_l2},
+        {
+            "named": tables,
+            "lr": config.table_learning_rate,
+            "weight_decay": config.embedding_l2,
+        },
+    ]
+    return [group for group in groups if group["named"]]

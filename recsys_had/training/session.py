@@ -1,0 +1,213 @@
+"""TrainingSession: a training with everything around it: output folder, tracking, report."""
+
+import json
+import subprocess
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from recsys_had.config import Experiment
+from recsys_had.data.folder import DataFolder
+from recsys_had.errors import RecsysHadError
+from recsys_had.output import OutputFolder
+from recsys_had.plots import calibration_png, roc_curve_png
+from recsys_had.run_folder import write_run_folder
+from recsys_had.tracking import Tracker, start_tracker
+from recsys_had.training.distributed import from_rank_zero
+from recsys_had.training.loop import Trainer, TrainResult
+
+
+class TrainingSession:
+    """Trains one experiment and publishes its run folder; every rank holds one.
+
+    Args:
+        experiment: what to train.
+        name: the experiment's name, for tracking.
+        data: the encoded rows.
+        out: the run folder to make.
+        device: this rank's device.
+        resume: go on from a checkpoint in ``out``, if there is one.
+        overwrite: replace what ``out`` holds.
+        tracking: record the run in MLflow.
+        show_progress: draw a progress bar.
+    """
+
+    def __init__(
+        self,
+        *,
+        experiment: Experiment,
+        name: str,
+        data: DataFolder,
+        out: Path,
+        device: torch.device,
+        resume: bool = False,
+        overwrite: bool = False,
+        tracking: bool = True,
+        show_progress: bool = False,
+    ) -> None:
+        self._experiment = experiment
+        self._name = name
+        self._data = data
+        self._out = out
+        self._device = device
+        self._resume = resume
+        self._overwrite = overwrite
+        self._tracking = tracking
+        self._show_progress = show_progress
+        self._is_first = dist.get_rank() == 0
+
+    def run(self) -> dict[str, Any]:
+        """Trains to the end; returns the report.
+
+        Raises:
+            RecsysHadError: what the user can cause; the unfinished work is removed.
+        """
+        folder = from_rank_zero(self._open_output)
+        # The folder's clean-up is rank 0's alone.
+        guard: AbstractContextManager[Any] = folder if self._is_first else nullcontext()
+        with guard:
+            trainer = Trainer(
+                experiment=self._experiment,
+                data=self._data,
+                device=self._device,
+                work=folder.work,
+                on_metrics=lambda metrics, step: tracker.log_metrics(metrics, step),
+                show_progress=self._show_progress,
+            )
+            if folder.resumed:
+                trainer.resume()
+            tracker = self._start_tracker(folder)
+            try:
+                result = trainer.run()
+                report = from_rank_zero(lambda: self._publish(folder, trainer, result, tracker))
+            except BaseException as error:
+                tracker.close(_status(error))
+                raise
+            tracker.close("FINISHED")
+            return report
+
+    def _open_output(self) -> OutputFolder:
+        fingerprint = {
+            "experiment": self._experiment.to_yaml(),
+            "data": self._data.manifest.get("vocabulary_digest"),
+            "rows": self._data.manifest.get("rows"),
+        }
+        return OutputFolder(
+            self._out,
+            marker="manifest.json",
+            overwrite=self._overwrite,
+            resume=self._resume,
+            fingerprint=fingerprint,
+            keep_unfinished=True,
+        )
+
+    def _start_tracker(self, folder: OutputFolder) -> Tracker:
+        """A resumed training goes on under its own MLflow run."""
+        note = folder.work / "mlflow_run_id"
+        tracker = start_tracker(
+            enabled=self._tracking and self._is_first,
+            out=self._out,
+            experiment_name=self._data.card.name,
+            run_name=self._name,
+            resume_run_id=note.read_text() if note.is_file() and self._is_first else None,
+        )
+        if tracker.run_id is not None and not note.is_file():
+            note.write_text(tracker.run_id)
+            tracker.log_params(self._experiment.flat())
+            tracker.set_tags(
+                {
+                    "git_commit": _git_commit(),
+                    "card_digest": self._data.card.digest,
+                    "world_size": str(dist.get_world_size()),
+                }
+            )
+            tracker.log_dataset(self._data.manifest, self._data.path, context="training")
+        return tracker
+
+    def _publish(
+        self, folder: OutputFolder, trainer: Trainer, result: TrainResult, tracker: Tracker
+    ) -> dict[str, Any]:
+        progress = result.progress
+        assert result.state is not None, "rank 0 holds the weights"
+        metrics = {
+            "valid": result.metrics.get("valid"),
+            "test": result.metrics.get("test"),
+            "history": progress.history,
+        }
+        facts = {
+            "experiment": self._name,
+            "steps": progress.step,
+            "epochs": progress.epoch,
+            "world_size": dist.get_world_size(),
+            "mlflow_run_id": tracker.run_id,
+        }
+        for split, (label, score) in result.scored.items():
+            plots = folder.stage / "plots"
+            plots.mkdir(exist_ok=True)
+            roc_curve_png(label, score, plots / f"{split}_roc.png")
+            calibration_png(label, score, plots / f"{split}_calibration.png")
+        manifest = write_run_folder(
+            folder.stage,
+            experiment=self._experiment,
+            data=self._data,
+            state=result.state,
+            metrics=metrics,
+            facts=facts,
+        )
+        # Rows a second of the training steps alone; validation is not counted.
+        rows_per_s = progress.train_rows / max(progress.train_seconds, 1e-9)
+        tracker.log_metrics(
+            {
+                f"final_{split}_{name}": number
+                for split, found in result.metrics.items()
+                for name, number in found.items()
+                if number is not None
+            }
+            | {"rows_per_s": rows_per_s},
+            progress.step,
+        )
+        tracker.log_run_folder(folder.stage)
+        folder.publish()
+        return {
+            "valid": metrics["valid"],
+            **({"test": metrics["test"]} if metrics["test"] else {}),
+            "rows_per_s": rows_per_s,
+            "steps": progress.step,
+            "epochs": progress.epoch,
+            "best_epoch": _best_epoch(progress.history, self._experiment.train.monitor),
+            "world_size": dist.get_world_size(),
+            "weights_digest": manifest["weights_digest"],
+            "mlflow_run_id": tracker.run_id,
+            "mlflow_uri": tracker.uri,
+            "history": json.loads(json.dumps(progress.history)),
+        }
+
+
+def _best_epoch(history: list[dict[str, Any]], monitor: str) -> int:
+    from recsys_had.metrics import improves
+
+    best, found = None, len(history)
+    for entry in history:
+        value = (entry.get("valid") or {}).get(monitor)
+        if value is not None and improves(monitor, value, best):
+            best, found = value, entry["epoch"]
+    return found
+
+
+def _status(error: BaseException) -> str:
+    stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+    return "KILLED" if stopped and not isinstance(error, RecsysHadError) else "FAILED"
+
+
+def _git_commit() -> str:
+    """The commit of the working directory, or ``unknown`` outside a repository."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() or "unknown"

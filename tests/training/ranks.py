@@ -1,0 +1,42 @@
+"""Trains on the rank the environment names; rank 0 writes what it found as JSON.
+
+Started as a program of its own, once a rank: ``python ranks.py EXPERIMENT.json DATA WORK OUT``.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch.distributed as dist
+
+from recsys_had.config import Experiment
+from recsys_had.data.folder import DataFolder
+from recsys_had.training.distributed import process_group
+from recsys_had.training.loop import Trainer
+
+
+def main(experiment: Path, data: Path, work: Path, out: Path) -> None:
+    """Trains to the end and writes losses, metrics and whole weights' norms."""
+    with process_group() as device:
+        trainer = Trainer(
+            experiment=Experiment.model_validate_json(experiment.read_text()),
+            data=DataFolder.open(data),
+            device=device,
+            work=work,
+        )
+        result = trainer.run()
+        if dist.get_rank() == 0:
+            assert result.state is not None
+            found = {
+                "losses": trainer.losses,
+                "valid": result.metrics["valid"],
+                "weights": {
+                    name: tensor.double().flatten().tolist()
+                    for name, tensor in result.state.items()
+                },
+            }
+            out.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*(Path(argument) for argument in sys.argv[1:]))

@@ -1,0 +1,111 @@
+"""Two processes train as one does: same losses, same weights, whatever the sharding."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recsys_had.config import Experiment
+from recsys_had.data.folder import DataFolder
+
+# 449 rows: at 64 a step the last one holds a single row, so rank 1 has none.
+ROWS = {"train": 449, "valid": 101}
+GLOBAL_BATCH = 64
+
+
+def settings(world_size: int, **train: Any) -> Experiment:
+    return Experiment.model_validate(
+        {
+            "dataset": "small",
+            "model": {
+                "embedding_dim": 6,
+                "nodes": {
+                    "linear": {"layer": "linear"},
+                    "fm": {"layer": "fm"},
+                    "deep": {"layer": "mlp", "hidden_units": (8,), "batch_norm": True},
+                },
+            },
+            "train": {
+                "batch_size": GLOBAL_BATCH // world_size,
+                "epochs": 2,
+                "learning_rate": 0.003,
+                "gradient_clip_norm": 0.2,
+                "seed": 5,
+                **train,
+            },
+        }
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def train(folder: Path, data: Path, world_size: int, **options: Any) -> dict[str, Any]:
+    """Runs ``ranks.py`` once a rank and reads what rank 0 wrote."""
+    folder.mkdir(parents=True)
+    (folder / "experiment.json").write_text(settings(world_size, **options).model_dump_json())
+    shared = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_WORLD_SIZE": str(world_size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+    }
+    script = Path(__file__).with_name("ranks.py")
+    names = [folder / "experiment.json", data, folder / "work", folder / "found.json"]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", str(script), *map(str, names)],
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(world_size)
+    ]
+    told = [rank.communicate(timeout=240)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * world_size, told
+    found: dict[str, Any] = json.loads((folder / "found.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Results at world size 1, by regime; filled on demand."""
+    return {}
+
+
+@pytest.mark.parametrize("regime", ["scale", "published"])
+@pytest.mark.parametrize("sharding", ["table_wise", "row_wise"])
+def test_two_processes_equal_one(
+    tmp_path: Path,
+    make_small_data: Callable[..., DataFolder],
+    alone: dict[str, Any],
+    regime: str,
+    sharding: str,
+) -> None:
+    data = make_small_data(tmp_path / "data", rows=ROWS)
+    (data.path / "manifest.json").write_text(json.dumps(data.manifest))
+    (data.path / "card.json").write_text(data.card.model_dump_json())
+    if regime not in alone:
+        alone[regime] = train(tmp_path / "one", data.path, 1, regime=regime)
+    one = alone[regime]
+    two = train(tmp_path / "two", data.path, 2, regime=regime, sharding=sharding)
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=2e-5)
+    assert two["valid"]["rows"] == ROWS["valid"]
+    assert two["valid"]["logloss"] == pytest.approx(one["valid"]["logloss"], abs=1e-5)
+    assert two["weights"].keys() == one["weights"].keys()
+    for name, weights in one["weights"].items():
+        # Adagrad and Adam blow up rounding where gradients cancel: most weights, not every one.
+        difference = np.abs(np.subtract(two["weights"][name], weights))
+        assert np.quantile(difference, 0.9) < 2e-3, name
