@@ -1,0 +1,122 @@
+"""What every command shares: exit codes, where output goes, how a result is told."""
+
+import functools
+import json
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import click
+
+from recsys_had.errors import RecsysHadError
+
+_MAX_PROBLEMS = 20
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command found.
+
+    Args:
+        content: printed as one JSON object under ``--json``.
+        text: printed otherwise.
+    """
+
+    content: Mapping[str, Any]
+    text: str
+
+
+def is_first_rank() -> bool:
+    """Whether this process may print: under torchrun only rank 0 does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def recsys_had_command(
+    name: str, **settings: Any
+) -> Callable[[Callable[..., Result]], click.Command]:
+    """Makes a click command of a function that returns a :class:`Result`.
+
+    Exit codes: 0 done, 2 the user's mistake (one line per problem on stderr), 1 a bug, 130
+    interrupted, 143 terminated. stdout is the result, stderr the log.
+    """
+
+    def decorate(work: Callable[..., Result]) -> click.Command:
+        @functools.wraps(work)
+        def run(*, as_json: bool, **options: Any) -> None:
+            _prepare()
+            sys.exit(_run(lambda: work(**options), as_json=as_json))
+
+        option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+        return click.command(name, **settings)(option(run))
+
+    return decorate
+
+
+def _run(work: Callable[[], Result], *, as_json: bool) -> int:
+    try:
+        result = work()
+    except RecsysHadError as error:
+        _tell_problems(error)
+        return 2
+    except KeyboardInterrupt:
+        _say("interrupted.")
+        return 128 + signal.SIGINT
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except BrokenPipeError:
+        return _pipe_closed()
+    except Exception:
+        traceback.print_exc()
+        _say("this is a bug in recsys_had; the lines above say where.")
+        return 1
+    if is_first_rank():
+        try:
+            print(json.dumps(result.content) if as_json else result.text, flush=True)
+        except BrokenPipeError:
+            return _pipe_closed()
+    return 0
+
+
+def _pipe_closed() -> int:
+    # The reader of stdout has left: nothing more can be said there.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 1
+
+
+def _tell_problems(error: RecsysHadError) -> None:
+    if not is_first_rank():
+        return
+    for problem in error.problems[:_MAX_PROBLEMS]:
+        _say(problem)
+    if error.total > min(len(error.problems), _MAX_PROBLEMS):
+        _say(f"{error.total} problems in all; the first {_MAX_PROBLEMS} are shown.")
+
+
+def _say(text: str) -> None:
+    if is_first_rank():
+        print(text, file=sys.stderr, flush=True)
+
+
+def _prepare() -> None:
+    """Settings that must stand before anything heavy is imported."""
+    # Idle OpenMP threads that spin made a contended backward pass 60 times as slow.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    signal.signal(signal.SIGTERM, _terminate)
+    level = logging.INFO if is_first_rank() else logging.ERROR
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("recsys_had")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level)
+    logger.propagate = False
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

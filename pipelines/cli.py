@@ -1,0 +1,53 @@
+"""The command line: names and one line each; a command's code is read when it is called."""
+
+import importlib
+
+import click
+
+# name: (module beside this one, one line)
+_COMMANDS = {
+    "ingest": "Encode raw click logs into Parquet shards and vocabularies.",
+    "train": "Train an experiment on encoded rows; writes a run folder.",
+    "evaluate": "Measure a run on a split of encoded rows.",
+    "predict": "Score raw rows with a run.",
+    "describe": "Show a model's nodes, parameters and cost.",
+    "list": "List bundled datasets, experiments or interactions.",
+    "demo": "Run the whole job on generated rows with a known best AUC.",
+}
+
+
+class LazyGroup(click.Group):
+    """Knows its commands by name and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands, in the order of a day's work."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Imports one command."""
+        if name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"recsys_had.pipelines.{name}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Suggests the nearest name for an unknown one."""
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            from recsys_had.yamlfile import nearest
+
+            ctx.fail(f"no command '{args[0]}'.{nearest(args[0], _COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the list of commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="recsys_had")
+def main() -> None:
+    """Click-through-rate models built on pairwise interactions: train, track and score."""

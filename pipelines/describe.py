@@ -1,0 +1,109 @@
+"""``recsys-had describe``: a model's nodes, parameters and cost, before it is trained."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from recsys_had.pipelines._command import Result, recsys_had_command
+
+
+@recsys_had_command("describe")
+@click.argument("experiment")
+@click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1)
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Encoded rows, for the sizes of the tables."
+)
+def command(experiment: str, overrides: tuple[str, ...], data: Path | None) -> Result:
+    """Describe EXPERIMENT: nodes with shapes, parameters, operations a row and degree.
+
+    Without --data the tables' sizes are unknown and their parameters are left out.
+    """
+    content = describe(experiment, overrides=overrides, data=data)
+    return Result(content, _as_text(content))
+
+
+def describe(
+    name: str, *, overrides: tuple[str, ...] = (), data: Path | None = None
+) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    from recsys_had.versions import check_trio
+
+    check_trio()
+
+    from recsys_had.config import load_experiment
+    from recsys_had.data.folder import DataFolder
+    from recsys_had.model.ctr import CTRModel
+    from recsys_had.model.embeddings import field_specs
+    from recsys_had.schema import load_card
+
+    experiment = load_experiment(name, overrides)
+    card = load_card(experiment.dataset)
+    if data is None:
+        num_embeddings = {field.name: 1 for field in card.fields}
+    else:
+        folder = DataFolder.open(data)
+        folder.require(card)
+        num_embeddings = folder.num_embeddings
+    model = CTRModel(
+        fields=field_specs(card, num_embeddings), dense=card.dense, config=experiment.model
+    )
+    nodes = model.node_summaries()
+    widths = model.embeddings.widths
+    table_rows = sum(num_embeddings.values())
+    tables = (table_rows + len(card.dense)) * sum(widths.values())
+    dense = model.num_parameters() - tables
+    return {
+        "experiment": Path(name).stem,
+        "dataset": card.name,
+        "num_fields": model.embeddings.num_fields,
+        "embedding_dim": experiment.model.embedding_dim,
+        "parameters": None if data is None else model.num_parameters(),
+        "table_parameters": None if data is None else tables,
+        "dense_parameters": dense,
+        "flops_per_row": model.flops_per_row(),
+        "nodes": [
+            {
+                "name": node.name,
+                "layer": node.layer,
+                "inputs": list(node.inputs),
+                "input_shape": list(node.input_shape),
+                "output_shape": list(node.output_shape),
+                "parameters": node.parameters,
+                "flops_per_row": node.flops_per_row,
+                "degree": node.degree,
+            }
+            for node in nodes
+        ],
+    }
+
+
+def _as_text(content: dict[str, Any]) -> str:
+    header = ("node", "layer", "reads", "in", "out", "parameters", "operations/row", "degree")
+    rows = [header]
+    for node in content["nodes"]:
+        rows.append(
+            (
+                node["name"],
+                node["layer"],
+                ", ".join(node["inputs"]),
+                " x ".join(map(str, node["input_shape"])),
+                " x ".join(map(str, node["output_shape"])),
+                f"{node['parameters']:,}",
+                f"{node['flops_per_row']:,}",
+                "not polynomial" if node["degree"] is None else str(node["degree"]),
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    lines = [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    total = content["parameters"]
+    lines.append(
+        f"{content['num_fields']} fields of width {content['embedding_dim']}; "
+        + ("tables of unknown size (give --data)" if total is None else f"{total:,} parameters")
+        + f", {content['dense_parameters']:,} of them outside the tables; "
+        f"{content['flops_per_row']:,} operations a row."
+    )
+    return "\n".join(lines)

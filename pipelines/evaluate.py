@@ -1,0 +1,37 @@
+"""``recsys-had evaluate``: a run's quality on a split of encoded rows."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from recsys_had.pipelines._command import Result, recsys_had_command
+
+
+@recsys_had_command("evaluate")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Encoded rows.")
+@click.option("--split", default="test", show_default=True, help="train, valid or test.")
+def command(run: Path, data: Path, split: str) -> Result:
+    """Measure RUN on a split: AUC, logloss, normalized entropy, calibration."""
+    content = evaluate(run, data=data, split=split)
+    lines = [
+        f"{name:<20} {'undefined' if number is None else format(number, '.6g')}"
+        for name, number in content.items()
+    ]
+    return Result(content, "\n".join(lines))
+
+
+def evaluate(run: Path, *, data: Path, split: str = "test") -> dict[str, Any]:
+    """What ``--json`` prints: the metrics of the very scores ``predict`` would write."""
+    from recsys_had.versions import check_trio
+
+    check_trio()
+
+    from recsys_had.data.folder import DataFolder
+    from recsys_had.metrics import evaluate_scores
+    from recsys_had.predict import BatchPredictor
+
+    predictor = BatchPredictor.load(run)
+    label, score = predictor.score_split(DataFolder.open(data), split)
+    return evaluate_scores(label, score)

@@ -1,0 +1,89 @@
+"""``recsys-had predict``: raw rows in, scores with row ids out."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from recsys_had.pipelines._command import Result, is_first_rank, recsys_had_command
+
+
+@recsys_had_command("predict")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--input", "inputs", required=True, multiple=True, help="Raw file or glob; may be repeated."
+)
+@click.argument("more_inputs", metavar="[PATH]...", nargs=-1)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of scores.")
+@click.option("--keep", multiple=True, help="Raw column to copy beside the score.")
+@click.option("--batch-size", default=8192, show_default=True, type=click.IntRange(min=1))
+@click.option("--resume", is_flag=True, help="Go on after a kill.")
+@click.option("--overwrite", is_flag=True, help="Replace what OUT holds.")
+def command(
+    run: Path,
+    inputs: tuple[str, ...],
+    more_inputs: tuple[str, ...],
+    out: Path,
+    keep: tuple[str, ...],
+    batch_size: int,
+    resume: bool,
+    overwrite: bool,
+) -> Result:
+    """Score raw rows with RUN; writes part-*.parquet with row_id, kept columns and score."""
+    content = predict(
+        run,
+        inputs=(*inputs, *more_inputs),
+        out=out,
+        keep=keep,
+        batch_size=batch_size,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    unseen = {name: count for name, count in content["oov"].items() if count}
+    told = ", ".join(f"{name} {count:,}" for name, count in unseen.items()) or "none"
+    text = (
+        f"{content['rows']:,} rows scored in {content['parts']} parts, "
+        f"{content['rows_per_s']:,.0f} rows/s\nvalues unseen in training: {told}\nscores: {out}"
+    )
+    return Result(content, text)
+
+
+def predict(
+    run: Path,
+    *,
+    inputs: tuple[str, ...],
+    out: Path,
+    keep: tuple[str, ...] = (),
+    batch_size: int = 8192,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    from recsys_had.versions import check_trio
+
+    check_trio()
+
+    from tqdm import tqdm
+
+    from recsys_had.predict import BatchPredictor
+
+    predictor = BatchPredictor.load(run, batch_size=batch_size)
+    begin = time.perf_counter()
+    with tqdm(
+        desc="predict",
+        unit=" rows",
+        unit_scale=True,
+        disable=not (is_first_rank() and os.isatty(2)),
+    ) as bar:
+        report = predictor.predict_files(
+            inputs, out, keep=keep, resume=resume, overwrite=overwrite, on_rows=bar.update
+        )
+    seconds = time.perf_counter() - begin
+    return {
+        "rows": report.rows,
+        "rows_per_s": report.rows / max(seconds, 1e-9),
+        "oov": report.oov,
+        "parts": len(report.parts),
+    }

@@ -1,0 +1,104 @@
+"""``recsys-had train``: one experiment on one encoded data folder, on one process or many."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from recsys_had.pipelines._command import Result, is_first_rank, recsys_had_command
+
+if TYPE_CHECKING:
+    from recsys_had.training.loop import TrainResult
+
+
+@recsys_had_command("train")
+@click.argument("experiment")
+@click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1)
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Encoded rows.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
+@click.option("--overwrite", is_flag=True, help="Replace a finished or unfinished run.")
+@click.option("--no-tracking", is_flag=True, help="Keep the run out of MLflow.")
+def command(
+    experiment: str,
+    overrides: tuple[str, ...],
+    data: Path,
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+    no_tracking: bool,
+) -> Result:
+    """Train EXPERIMENT (a bundled name or a YAML file); KEY=VALUE overrides its settings.
+
+    Also under torchrun: torchrun --no-python --nproc-per-node 2 recsys-had train ...
+    """
+    content = train(
+        experiment,
+        overrides=overrides,
+        data=data,
+        out=out,
+        resume=resume,
+        overwrite=overwrite,
+        tracking=not no_tracking,
+    )
+    return Result(content, _as_text(content, out))
+
+
+def train(
+    name: str,
+    *,
+    overrides: tuple[str, ...] = (),
+    data: Path,
+    out: Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    tracking: bool = True,
+) -> dict[str, Any]:
+    """Trains, tracks and publishes a run folder; returns what ``--json`` prints."""
+    from recsys_had.versions import check_trio
+
+    check_trio()
+
+    from recsys_had.config import load_experiment
+    from recsys_had.data.folder import DataFolder
+    from recsys_had.schema import load_card
+    from recsys_had.training.distributed import process_group
+    from recsys_had.training.session import TrainingSession
+
+    experiment = load_experiment(name, overrides)
+    folder = DataFolder.open(data)
+    folder.require(load_card(experiment.dataset))
+    with process_group() as device:
+        session = TrainingSession(
+            experiment=experiment,
+            name=Path(name).stem,
+            data=folder,
+            out=out,
+            device=device,
+            resume=resume,
+            overwrite=overwrite,
+            tracking=tracking,
+            show_progress=is_first_rank() and os.isatty(2),
+        )
+        return session.run()
+
+
+def _as_text(content: dict[str, Any], out: Path) -> str:
+    lines = []
+    for split in ("valid", "test"):
+        metrics = content.get(split)
+        if metrics:
+            told = "  ".join(
+                f"{name} {'undefined' if number is None else format(number, '.6g')}"
+                for name, number in metrics.items()
+            )
+            lines.append(f"{split}: {told}")
+    lines.append(
+        f"{content['epochs']} epochs, {content['steps']} steps, "
+        f"{content['rows_per_s']:,.0f} rows/s, world size {content['world_size']}"
+    )
+    lines.append(f"run folder: {out}")
+    if content["mlflow_run_id"]:
+        lines.append(f"MLflow run: {content['mlflow_run_id']} at {content['mlflow_uri']}")
+    return "\n".join(lines)
