@@ -51,3 +51,7 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="recsys_had")
 def main() -> None:
     """Click-through-rate models built on pairwise interactions: train, track and score."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """One process or many: the process group, the sharding plan, whole tables from shards."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -46,7 +47,11 @@ def process_group() -> Iterator[torch.device]:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     try:
         yield device
+        # No rank leaves while another still talks to it.
+        dist.barrier()
     finally:
+        # Sharded modules hold the group: they go before it does, not at the interpreter's end.
+        gc.collect()
         dist.destroy_process_group()
 
 

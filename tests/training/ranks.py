@@ -6,7 +6,9 @@ Started as a program of its own, once a rank: ``python ranks.py EXPERIMENT.json 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from recsys_had.config import Experiment
@@ -16,26 +18,30 @@ from recsys_had.training.loop import Trainer
 
 
 def main(experiment: Path, data: Path, work: Path, out: Path) -> None:
-    """Trains to the end and writes losses, metrics and whole weights' norms."""
+    """Trains to the end; rank 0 writes losses, metrics and whole weights."""
     with process_group() as device:
-        trainer = Trainer(
-            experiment=Experiment.model_validate_json(experiment.read_text()),
-            data=DataFolder.open(data),
-            device=device,
-            work=work,
-        )
-        result = trainer.run()
+        found = train(experiment, data, work, device)
         if dist.get_rank() == 0:
-            assert result.state is not None
-            found = {
-                "losses": trainer.losses,
-                "valid": result.metrics["valid"],
-                "weights": {
-                    name: tensor.double().flatten().tolist()
-                    for name, tensor in result.state.items()
-                },
-            }
             out.write_text(json.dumps(found))
+
+
+def train(experiment: Path, data: Path, work: Path, device: torch.device) -> dict[str, Any]:
+    """What a training came to, as JSON holds it; weights on rank 0 alone."""
+    trainer = Trainer(
+        experiment=Experiment.model_validate_json(experiment.read_text()),
+        data=DataFolder.open(data),
+        device=device,
+        work=work,
+    )
+    result = trainer.run()
+    return {
+        "losses": trainer.losses,
+        "valid": result.metrics["valid"],
+        "weights": {
+            name: tensor.double().flatten().tolist()
+            for name, tensor in (result.state or {}).items()
+        },
+    }
 
 
 if __name__ == "__main__":

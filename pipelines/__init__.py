@@ -1,0 +1,1 @@
+"""The commands of recsys-had, one thin file each."""

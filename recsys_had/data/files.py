@@ -1,0 +1,118 @@
+"""Raw files: names to paths, and paths to plain bytes."""
+
+import glob
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+
+from recsys_had.data.problems import Problems
+from recsys_had.errors import DataError
+
+# More than any record of clicks; a file that goes on longer has an open quote or is no text.
+MAX_RECORD_BYTES = 1 << 26
+
+
+def expand(inputs: Sequence[str | Path]) -> list[tuple[int, Path]]:
+    """Turns files and globs into files, each with the number of the input it came from.
+
+    The order of the inputs is kept; what a glob matches is sorted.
+
+    Raises:
+        DataError: an input matches nothing, is a folder, or is an empty file.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("b.tsv", "a.tsv"):
+    ...     _ = (folder / name).write_text("1\\n")
+    >>> [(number, path.name) for number, path in expand([f"{folder}/*.tsv", folder / "b.tsv"])]
+    [(0, 'a.tsv'), (0, 'b.tsv'), (1, 'b.tsv')]
+    """
+    problems = Problems()
+    found: list[tuple[int, Path]] = []
+    for number, name in enumerate(inputs):
+        # A file whose name holds a bracket is meant as it stands.
+        exact = Path(name).exists() or not glob.has_magic(str(name))
+        matches = [Path(name)] if exact else _matches(str(name))
+        if not matches:
+            problems.add(f"{name}: no file matches the pattern.")
+        for path in matches:
+            problem = _problem(path)
+            if problem is None:
+                found.append((number, path))
+            else:
+                problems.add(f"{path}: {problem}")
+    problems.raise_any()
+    if not found:
+        raise DataError("no raw file was given. Name at least one.")
+    return found
+
+
+def _matches(pattern: str) -> list[Path]:
+    paths = map(Path, sorted(glob.glob(pattern, recursive=True)))
+    return [path for path in paths if not path.is_dir()]
+
+
+def _problem(path: Path) -> str | None:
+    try:
+        if path.is_dir():
+            return f"is a folder. Name its files, for example '{path}/*'."
+        if path.stat().st_size == 0:
+            return "is empty. Remove it, or give the file that holds the rows."
+        with path.open("rb"):
+            return None
+    except FileNotFoundError:
+        return "there is no such file."
+    except OSError as cause:
+        return f"cannot be read: {cause.strerror}."
+
+
+class ByteStream:
+    """Reads a file's bytes in full pieces, decompressed where its name ends in .gz or .zst."""
+
+    def __init__(self, path: Path, stream: IO[bytes] | Any) -> None:
+        self._path = path
+        self._stream = stream
+
+    def read(self, size_bytes: int) -> bytes:
+        """Reads ``size_bytes``, or fewer at the end of the file.
+
+        Raises:
+            DataError: the file cannot be read, or is cut off.
+        """
+        pieces = []
+        while size_bytes > 0:
+            try:
+                piece = self._stream.read(size_bytes)
+            except (OSError, EOFError, zlib.error) as cause:
+                raise DataError(
+                    f"{self._path}: cannot be decompressed to its end; the file is cut off or "
+                    f"damaged ({cause}). Fetch it again."
+                    if self._path.suffix in {".gz", ".zst"}
+                    else f"{self._path}: cannot be read: {cause}."
+                ) from cause
+            if not piece:
+                break
+            pieces.append(piece)
+            size_bytes -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[ByteStream]:
+    """Opens a plain, .gz or .zst file."""
+    try:
+        if path.suffix == ".gz":
+            stream: Any = gzip.open(path, "rb")
+        elif path.suffix == ".zst":
+            stream = pa.CompressedInputStream(pa.OSFile(str(path), "rb"), "zstd")
+        else:
+            stream = path.open("rb")
+    except OSError as cause:
+        raise DataError(f"{path}: cannot be read: {cause}.") from cause
+    with stream:
+        yield ByteStream(path, stream)

@@ -1,0 +1,177 @@
+"""Records in the bytes of a text file: where each ends, and whether it has all its columns.
+
+A TSV record is a line; a quote in it is a character like any other. A CSV record (RFC 4180) may
+hold line ends and separators between quotes. The separators of every record are counted here,
+because a CSV parser fills a short row with nulls and says nothing.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_NEWLINE, _QUOTE = b'\n"'
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How columns stand in a line.
+
+    Args:
+        separator: the byte between columns.
+        quoted: whether a column may stand in double quotes.
+    """
+
+    separator: bytes
+    quoted: bool
+
+
+class Records:
+    """The records of a piece of text that begins with one.
+
+    Args:
+        data: the text; line ends are ``\\n``.
+        dialect: how columns stand in a line.
+
+    >>> records = Records(b'a,"x\\ny"\\nb,c,d\\n', Dialect(b",", quoted=True))
+    >>> len(records), records.lines.tolist()
+    (2, [0, 2])
+    >>> records.wrong_widths(2)
+    (array([1]), array([3]))
+    """
+
+    def __init__(self, data: bytes, dialect: Dialect) -> None:
+        self._data = data
+        self._bytes = np.frombuffer(data, np.uint8)
+        self._dialect = dialect
+
+    def __len__(self) -> int:
+        if self._quotes is None:
+            return self._data.count(b"\n") + self._has_open_end
+        return len(self.ends)
+
+    @property
+    def has_quotes(self) -> bool:
+        """Whether a quote stands in it that means something."""
+        return self._quotes is not None
+
+    @property
+    def _has_open_end(self) -> bool:
+        return bool(self._data) and not self._data.endswith(b"\n")
+
+    @cached_property
+    def _quotes(self) -> NDArray[np.int64] | None:
+        """Positions of the quotes, or None where there are none that mean anything."""
+        if not self._dialect.quoted or b'"' not in self._data:
+            return None
+        return np.flatnonzero(self._bytes == _QUOTE)
+
+    def _outside(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of the positions that do not stand between quotes."""
+        if self._quotes is None:
+            return positions
+        return positions[np.searchsorted(self._quotes, positions) % 2 == 0]
+
+    @cached_property
+    def ends(self) -> NDArray[np.int64]:
+        """Position of the line end of each record; the last may be the end of the text."""
+        ends = self._outside(np.flatnonzero(self._bytes == _NEWLINE))
+        if self._has_open_end:
+            ends = np.append(ends, len(self._data))
+        return ends
+
+    @property
+    def lines(self) -> NDArray[np.int64]:
+        """Line each record begins in, counted from 0."""
+        if self._quotes is None:
+            return np.arange(len(self))
+        newlines = np.flatnonzero(self._bytes == _NEWLINE)
+        starts = np.append(0, self.ends[:-1] + 1)
+        lines: NDArray[np.int64] = np.searchsorted(newlines, starts)
+        return lines
+
+    @property
+    def whole_bytes(self) -> int:
+        """Bytes up to the end of the last record that ends in a line end."""
+        if self._quotes is None:
+            return self._data.rfind(b"\n") + 1
+        ends = self._outside(np.flatnonzero(self._bytes == _NEWLINE))
+        return int(ends[-1]) + 1 if len(ends) else 0
+
+    def first_bytes(self) -> int:
+        """Bytes of the first record, or 0 where its end is not in the text."""
+        if self._quotes is None:
+            return self._data.find(b"\n") + 1
+        ends = self._outside(np.flatnonzero(self._bytes == _NEWLINE))
+        return int(ends[0]) + 1 if len(ends) else 0
+
+    def line_at(self, position: int) -> int:
+        """Line of a byte, counted from 0."""
+        return self._data.count(b"\n", 0, position)
+
+    def stray_quote(self) -> int | None:
+        """Position of the first quote that stands where RFC 4180 allows none.
+
+        A quote opens a column right after a separator or a line end, closes it right before
+        one, and is doubled inside. Also found: the last quote, where it is never closed.
+
+        >>> Records(b'a,b"c"\\n', Dialect(b",", quoted=True)).stray_quote()
+        3
+        """
+        quotes = self._quotes
+        if quotes is None:
+            return None
+        opens, closes = quotes[0::2], quotes[1::2]
+        limits = [self._dialect.separator[0], _NEWLINE, _QUOTE]
+        before = np.where(opens > 0, self._bytes[opens - 1], _NEWLINE)
+        padded = np.append(self._bytes, np.uint8(_NEWLINE))
+        wrong = np.concatenate(
+            [opens[~np.isin(before, limits)], closes[~np.isin(padded[closes + 1], limits)]]
+        )
+        if len(quotes) % 2:
+            wrong = np.append(wrong, quotes[-1])
+        return int(wrong.min()) if len(wrong) else None
+
+    def wrong_widths(self, num_columns: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Records that do not have ``num_columns`` columns, and how many they have."""
+        separators = self._outside(np.flatnonzero(self._bytes == self._dialect.separator[0]))
+        ends = self.ends
+        if len(separators) == len(ends) * (num_columns - 1):
+            if num_columns == 1:
+                return _none(), _none()
+            # Enough separators in all: each record has its own if the first and the last of
+            # its share stand inside it.
+            shares = separators.reshape(len(ends), num_columns - 1)
+            starts = np.append(-1, ends[:-1])
+            if (shares[:, 0] > starts).all() and (shares[:, -1] < ends).all():
+                return _none(), _none()
+        widths = np.diff(np.searchsorted(separators, ends), prepend=0) + 1
+        wrong = np.flatnonzero(widths != num_columns)
+        return wrong, widths[wrong]
+
+    def mask(self, records: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """One truth a record: whether it is among ``records``."""
+        found = np.zeros(len(self), np.bool_)
+        found[records] = True
+        return found
+
+    def is_blank(self, record: int) -> bool:
+        """Whether a record holds nothing at all."""
+        start = 0 if record == 0 else int(self.ends[record - 1]) + 1
+        return start == int(self.ends[record])
+
+
+def _none() -> NDArray[Any]:
+    return np.empty(0, np.int64)
+
+
+def plain_line_ends(data: bytes) -> bytes:
+    """Writes ``\\r\\n`` as ``\\n``.
+
+    >>> plain_line_ends(b"a\\r\\nb\\r\\n")
+    b'a\\nb\\n'
+    """
+    # A text without a return is by far the most frequent one and is not copied.
+    return data.replace(b"\r\n", b"\n") if b"\r" in data else data

@@ -1,0 +1,117 @@
+"""Typed frames to the text a raw file would hold, so that each value means one thing.
+
+A Parquet file or a pandas frame brings numbers, times and lists. Nullable integers arrive as
+floats: 153.0 must be the value '153', or no id would ever be found again.
+"""
+
+import polars as pl
+
+from recsys_had.errors import DataError
+from recsys_had.schema import (
+    DatasetCard,
+    MultiCategoricalColumn,
+    TimestampColumn,
+    source_columns,
+)
+
+
+def normalise(frame: pl.DataFrame, card: DatasetCard) -> pl.DataFrame:
+    """Turns the card's columns of a frame into text, missing values into nulls.
+
+    Whole numbers are written without a fraction, truths as 1 and 0, times in the format of
+    their column (in UTC where they have a zone), lists stay lists of text. Not a number is
+    missing. Other columns of the frame are left as they are.
+
+    Raises:
+        DataError: a column's type has no such text.
+
+    >>> from recsys_had.schema import parse_card
+    >>> card = parse_card('''
+    ... name: clicks
+    ... format: {type: csv}
+    ... columns: {click: {kind: label}, C1: {kind: categorical}}
+    ... split: {by: given}
+    ... ''')
+    >>> normalise(pl.DataFrame({"click": [True, False], "C1": [153.0, None]}), card).rows()
+    [('1', '153'), ('0', None)]
+    """
+    problems = []
+    texts = []
+    for name in source_columns(card.columns):
+        if name not in frame.columns:
+            continue
+        dtype = frame.schema[name]
+        column = card.columns.get(name)
+        pattern = column.format if isinstance(column, TimestampColumn) else None
+        text = _as_text(pl.col(name), dtype, pattern)
+        if text is None or (
+            isinstance(dtype, pl.List | pl.Array) and not isinstance(column, MultiCategoricalColumn)
+        ):
+            problems.append(
+                f"column {name}: must hold text, numbers or times"
+                f"{' or lists of them' if isinstance(column, MultiCategoricalColumn) else ''}; "
+                f"got {dtype}."
+            )
+        else:
+            texts.append(text)
+    if problems:
+        raise DataError(problems)
+    return blank_missing(frame.with_columns(texts), card.format.missing, columns=card_columns(card))
+
+
+def card_columns(card: DatasetCard) -> tuple[str, ...]:
+    """Names of the columns of a raw file, in the card's order."""
+    return source_columns(card.columns)
+
+
+def blank_missing(
+    frame: pl.DataFrame, missing: tuple[str, ...], *, columns: tuple[str, ...]
+) -> pl.DataFrame:
+    """Turns the texts that mean "no value" into nulls."""
+    texts = [
+        name for name in columns if name in frame.columns and frame.schema[name] == pl.String
+    ]
+    value = pl.col(texts)
+    if not texts or not missing:
+        return frame
+    means_missing = value == missing[0] if len(missing) == 1 else value.is_in(list(missing))
+    return frame.with_columns(pl.when(~means_missing).then(value))
+
+
+def _as_text(value: pl.Expr, dtype: pl.DataType, pattern: str | None) -> pl.Expr | None:
+    """The text of a value, or None where its type has none."""
+    if isinstance(dtype, pl.List | pl.Array):
+        inner = _as_text(pl.element(), dtype.inner, None)  # type: ignore[arg-type]
+        if isinstance(dtype, pl.Array):
+            value = value.arr.to_list()
+        return None if inner is None else value.list.eval(inner)
+    if dtype == pl.String:
+        return value
+    if dtype.is_integer():
+        return value.cast(pl.String)
+    if dtype.is_float() or dtype.is_decimal():
+        number = value.cast(pl.Float64) if dtype.is_decimal() else value
+        whole = number.cast(pl.Int64, strict=False)
+        is_whole = whole.cast(pl.Float64) == number.cast(pl.Float64)
+        text = pl.when(is_whole).then(whole.cast(pl.String)).otherwise(number.cast(pl.String))
+        return pl.when(number.is_not_nan()).then(text)
+    if dtype == pl.Boolean:
+        return value.cast(pl.Int8).cast(pl.String)
+    if dtype == pl.Date or isinstance(dtype, pl.Datetime):
+        return _time_as_text(value, dtype, pattern)
+    if dtype in (pl.Categorical, pl.Enum, pl.Binary, pl.Null):
+        return value.cast(pl.String)
+    return None
+
+
+def _time_as_text(value: pl.Expr, dtype: pl.DataType, pattern: str | None) -> pl.Expr:
+    time = value.cast(pl.Datetime("us")) if dtype == pl.Date else value
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
+        time = time.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    if pattern == "unix":
+        return time.dt.epoch("s").cast(pl.String)
+    if pattern == "unix_ms":
+        return time.dt.epoch("ms").cast(pl.String)
+    if pattern is not None:
+        return time.dt.strftime(pattern)
+    return value.cast(pl.String)

@@ -1,0 +1,65 @@
+"""Batch normalisation over the rows of all ranks.
+
+torch's SyncBatchNorm refuses a CPU, and per-rank moments would make a model depend on the number
+of processes.
+
+Letters: B rows of this rank, C channels.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+
+class DistributedBatchNorm(nn.BatchNorm1d):
+    """``BatchNorm1d`` whose training moments are those of all ranks' rows together.
+
+    ``y = (x - mean) / sqrt(var + eps) * weight + bias`` with mean and biased variance over every
+    row of the step, however many each rank holds, none included. At world size 1 it is
+    ``BatchNorm1d`` to the last bit. A step of a single row has no variance: it is normalised by
+    the running moments, which it leaves alone.
+
+    The gradient flows through the reduced moments. Each rank's gradient is the sum over ranks of
+    what the moments pass back, which is right when losses are summed over ranks, as they are up
+    to the factor that averaging gradients undoes.
+
+    Shape: ``(B, C) -> (B, C)``.
+    Paper: Ioffe and Szegedy 2015, algorithm 1 (arXiv:1502.03167).
+    Differs from the paper: the mini-batch spans the ranks.
+
+    >>> norm = DistributedBatchNorm(3)
+    >>> norm(torch.zeros(4, 3)).shape
+    torch.Size([4, 3])
+    """
+
+    def forward(self, x_BC: Tensor) -> Tensor:
+        """Normalises over all ranks when training, by the running moments otherwise."""
+        if not self.training:
+            return super().forward(x_BC)
+        spread = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        rows = torch.tensor(float(len(x_BC)), dtype=x_BC.dtype, device=x_BC.device)
+        if spread:
+            dist.all_reduce(rows)
+        if rows < 2:
+            return nn.functional.batch_norm(
+                x_BC, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        if not spread:
+            return super().forward(x_BC)
+        return self._normalise(x_BC, rows)
+
+    def _normalise(self, x_BC: Tensor, rows: Tensor) -> Tensor:
+        mean_C = all_reduce(x_BC.sum(dim=0)) / rows
+        centred_BC = x_BC - mean_C
+        # Around the common mean: the difference of two large sums would cancel.
+        variance_C = all_reduce(centred_BC.square().sum(dim=0)) / rows
+        self._track(mean_C.detach(), (variance_C * rows / (rows - 1)).detach())
+        return centred_BC * torch.rsqrt(variance_C + self.eps) * self.weight + self.bias
+
+    def _track(self, mean_C: Tensor, unbiased_C: Tensor) -> None:
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean_C, self.momentum)
+        self.running_var.lerp_(unbiased_C, self.momentum)

@@ -1,0 +1,1 @@
+"""Tables and the graph of interactions over them."""

@@ -1,0 +1,195 @@
+"""``recsys-had train``, ``evaluate`` and ``describe`` as a user meets them."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from recsys_had.data.folder import DataFolder
+from recsys_had.errors import CheckpointError
+from recsys_had.run_folder import RunFolder
+
+
+def test_the_report_holds_what_scripts_rely_on(job) -> None:
+    trained = job.trained
+    assert set(trained["valid"]) == {"auc", "logloss", "normalized_entropy", "calibration", "rows"}
+    assert trained["test"]["rows"] == job.ingested["rows"]["test"]
+    assert trained["epochs"] == 2
+    assert trained["steps"] == 2 * -(-job.ingested["rows"]["train"] // 128)
+    assert trained["world_size"] == 1
+    assert trained["mlflow_run_id"] is None
+    assert trained["rows_per_s"] > 0
+    assert len(trained["weights_digest"]) == 64
+    # Clicks follow a planted pair: a model that learned nothing would stay near 0.5.
+    assert trained["valid"]["auc"] > 0.65
+
+
+def test_a_run_folder_holds_what_scoring_needs_and_nothing_unfinished(job) -> None:
+    names = {path.name for path in job.run.iterdir()}
+    assert names == {
+        "experiment.yaml",
+        "manifest.json",
+        "encoder",
+        "weights.safetensors",
+        "metrics.json",
+        "plots",
+    }
+    run = RunFolder.open(job.run)
+    assert run.card.digest == DataFolder.open(job.data).card.digest
+    assert run.manifest["weights_digest"] == job.trained["weights_digest"]
+
+
+def test_evaluate_measures_what_training_reported(cli, job) -> None:
+    for split in ("valid", "test"):
+        found = cli("evaluate", job.run, "--data", job.data, "--split", split, "--json")
+        assert found.code == 0, found.err
+        assert found.json == pytest.approx(job.trained[split], abs=1e-6)
+
+
+def test_the_same_seed_gives_the_same_weights(cli, job, tmp_path: Path) -> None:
+    again = cli(
+        "train", job.experiment, "--data", job.data, "--out", tmp_path / "run",
+        "--no-tracking", "--json",
+    )
+    assert again.json["weights_digest"] == job.trained["weights_digest"]
+    other = cli(
+        "train", job.experiment, "--data", job.data, "--out", tmp_path / "other",
+        "--no-tracking", "--json", "train.seed=4",
+    )
+    assert other.json["weights_digest"] != job.trained["weights_digest"]
+
+
+def test_a_finished_run_is_kept_unless_told_otherwise(cli, job, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(job.run, run)
+    words = ("train", job.experiment, "--data", job.data, "--out", run, "--no-tracking", "--json")
+    refused = cli(*words)
+    assert refused.code == 2
+    assert "holds a finished result" in refused.err
+    replaced = cli(*words, "--overwrite", "train.epochs=1")
+    assert replaced.json["epochs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("train.learning_rat=1",), "Did you mean 'train.learning_rate'?"),
+        (("train.epochs=0",), "train.epochs: input should be greater than or equal to 1; got 0."),
+        (("model.nodes.deep.hidden_units=[]",), "model.nodes.deep: "),
+    ],
+)
+def test_a_wrong_override_leaves_nothing_behind(
+    cli, job, tmp_path: Path, words: tuple[str, ...], told: str
+) -> None:
+    out = tmp_path / "run"
+    done = cli(
+        "train", job.experiment, "--data", job.data, "--out", out, "--no-tracking", *words
+    )
+    assert done.code == 2
+    assert told in done.err
+    assert "Traceback" not in done.err
+    assert not out.exists()
+
+
+def test_data_of_another_card_is_refused(cli, job, tmp_path: Path) -> None:
+    card = tmp_path / "other.yaml"
+    card.write_text(job.card.read_text().replace("min_count: 2", "min_count: 3"))
+    done = cli(
+        "train", job.experiment, "--data", job.data, "--out", tmp_path / "run",
+        "--no-tracking", f"dataset={card}",
+    )
+    assert done.code == 2
+    assert "was made with another card" in done.err
+
+
+def test_a_folder_that_is_no_data_folder_is_refused(cli, job, tmp_path: Path) -> None:
+    done = cli("train", job.experiment, "--data", tmp_path, "--out", tmp_path / "run")
+    assert done.code == 2
+    assert "is not a data folder: manifest.json is missing" in done.err
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "manifest.json", "encoder/card.json"])
+def test_a_run_folder_without_a_file_is_refused(cli, job, tmp_path: Path, name: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(job.run, run)
+    (run / name).unlink()
+    done = cli("evaluate", run, "--data", job.data)
+    assert done.code == 2
+    assert name.split("/")[-1] in done.err
+    assert "missing" in done.err
+
+
+def test_a_tampered_run_folder_is_refused(job, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(job.run, run)
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["weights_digest"] = "0" * 64
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=r"manifest\.json: was changed after training\.$"):
+        RunFolder.open(run)
+    shutil.copy(job.run / "manifest.json", run / "manifest.json")
+    weights = bytearray((run / "weights.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (run / "weights.safetensors").write_bytes(weights)
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors: was changed after"):
+        RunFolder.open(run)
+
+
+def test_a_split_that_has_no_row_is_refused(cli, job) -> None:
+    done = cli("evaluate", job.run, "--data", job.data, "--split", "tset")
+    assert done.code == 2
+    assert "has no row in split 'tset'. Did you mean 'test'?" in done.err
+
+
+def test_describe_tells_shapes_parameters_and_degrees(cli, job) -> None:
+    done = cli("describe", job.experiment, "--data", job.data, "--json")
+    nodes = {node["name"]: node for node in done.json["nodes"]}
+    # age is dense; visits, user, item, tags are tables: five fields of width 4.
+    assert nodes["fm"]["input_shape"] == [5, 4]
+    assert nodes["linear"]["degree"] == 1
+    assert nodes["fm"]["degree"] == 2
+    assert nodes["deep"]["degree"] is None
+    assert nodes["deep"]["parameters"] == 5 * 4 * 8 + 8 + 8
+    ids = sum(job.ingested["num_embeddings"].values())
+    assert done.json["parameters"] == (ids + 1) * (4 + 1) + nodes["deep"]["parameters"] + 1
+    assert done.json["flops_per_row"] > sum(node["flops_per_row"] for node in nodes.values())
+    assert "not polynomial" in cli("describe", job.experiment).out
+
+
+def test_an_interrupted_training_exits_130_and_resumes_to_the_same_weights(
+    job, tmp_path: Path
+) -> None:
+    """A process of its own, interrupted for real by a signal."""
+    out = tmp_path / "run"
+    command = [
+        sys.executable, "-m", "recsys_had.pipelines.cli", "train", str(job.experiment),
+        "train.epochs=60", "train.patience=60",
+        "--data", str(job.data), "--out", str(out), "--no-tracking", "--json",
+    ]
+    whole = subprocess.run(
+        [word if word != str(out) else str(tmp_path / "whole") for word in command],
+        capture_output=True, text=True, check=True,
+    )
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (out / ".work" / "state" / "checkpoint").exists():
+        assert first.poll() is None, first.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(first.pid, signal.SIGINT)
+    told = first.communicate(timeout=60)
+    assert first.returncode == 130, told
+    assert not (out / "manifest.json").exists()
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "holds unfinished work. Add --resume" in refused.stderr
+    resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=True)
+    digests = [json.loads(done.stdout)["weights_digest"] for done in (whole, resumed)]
+    assert digests[0] == digests[1]
+    assert not (out / ".work").exists()
