@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-
 from recsys_had.pipelines._command import Result, recsys_had_command
 
 _MODELS = ("synthetic_fm", "synthetic_dcn_v2")
@@ -35,10 +34,11 @@ def command(out: Path, rows: int, seed: int, no_tracking: bool) -> Result:
 def demo(out: Path, *, rows: int, seed: int, tracking: bool = True) -> dict[str, Any]:
     """Runs the job through the other commands' own functions; returns what ``--json`` prints."""
     from recsys_had.data.synthetic import PlantedModel
-    from recsys_had.metrics import auc
     from recsys_had.pipelines.ingest import ingest
     from recsys_had.pipelines.predict import predict
     from recsys_had.pipelines.train import train
+
+    from recsys_had.metrics import auc
 
     begin = time.perf_counter()
     _say(f"generating {rows:,} rows of a planted pairwise model in Criteo's format ...")
@@ -48,20 +48,14 @@ def demo(out: Path, *, rows: int, seed: int, tracking: bool = True) -> dict[str,
     planted.write_tsv(raw / "train.tsv", rows, seed=seed + 1)
     fresh = planted.write_tsv(raw / "fresh.tsv", rows // 6, seed=seed + 2, with_label=False)
     _say("ingesting ...")
-    ingested = ingest(
-        "synthetic", raw=(str(raw / "train.tsv"),), out=out / "data", overwrite=True
-    )
+    ingested = ingest("synthetic", raw=(str(raw / "train.tsv"),), out=out / "data", overwrite=True)
     models = {}
     for name in _MODELS:
         _say(f"training {name} ...")
         run = out / "runs" / name
-        trained = train(
-            name, data=out / "data", out=run, overwrite=True, tracking=tracking
-        )
+        trained = train(name, data=out / "data", out=run, overwrite=True, tracking=tracking)
         scores = out / "scores" / name
-        predicted = predict(
-            run, inputs=(str(raw / "fresh.tsv"),), out=scores, overwrite=True
-        )
+        predicted = predict(run, inputs=(str(raw / "fresh.tsv"),), out=scores, overwrite=True)
         score = _read_scores(scores)
         models[name] = {
             "train": trained,

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-
 from recsys_had.pipelines._command import Result, recsys_had_command
 
 

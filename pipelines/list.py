@@ -3,7 +3,6 @@
 from typing import Any
 
 import click
-
 from recsys_had.pipelines._command import Result, recsys_had_command
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-
 from recsys_had.pipelines._command import Result, is_first_rank, recsys_had_command
 
 

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-
 from recsys_had.pipelines._command import Result, is_first_rank, recsys_had_command
 
 if TYPE_CHECKING:
-    from recsys_had.training.loop import TrainResult
+    pass
 
 
 @recsys_had_command("train")

@@ -130,10 +130,7 @@ class EncodedRows:
             np.concatenate([part.row_id for part in parts]),
             np.concatenate(labels) if labels else None,
             np.concatenate([part.ids for part in parts]),
-            {
-                name: Ragged.concat([part.lists[name] for part in parts])
-                for name in parts[0].lists
-            },
+            {name: Ragged.concat([part.lists[name] for part in parts]) for name in parts[0].lists},
             np.concatenate([part.dense for part in parts]),
         )
 
@@ -155,9 +152,7 @@ class EncodedRows:
         label = np.empty(0, np.float32) if self.label is None else self.label
         return Batch(
             dense=torch.from_numpy(self.dense),
-            sparse=KeyedJaggedTensor(
-                keys=list(self.layout.fields), values=values, lengths=lengths
-            ),
+            sparse=KeyedJaggedTensor(keys=list(self.layout.fields), values=values, lengths=lengths),
             label=torch.from_numpy(label),
             row_id=torch.from_numpy(self.row_id),
         )

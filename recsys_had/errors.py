@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 class RecsysHadError(Exception):
-    """A user's mistake, told in lines of ``place: what was asked. What is wrong. What to do.``
+    """A user's mistake, in lines of ``place: what was asked. What is wrong. What to do.``.
 
     Args:
         problems: one line, or several; each stands on its own.

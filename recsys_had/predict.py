@@ -129,9 +129,7 @@ class BatchPredictor:
         if not data.rows(split):
             known = [name for name in ("train", "valid", "test") if data.rows(name)]
             raise DataError(f"{data.path}: has no row in split '{split}'.{nearest(split, known)}")
-        reader = SplitReader(
-            data.path / split, layout=self._layout, batch_size=self.batch_size
-        )
+        reader = SplitReader(data.path / split, layout=self._layout, batch_size=self.batch_size)
         labels, scores = [], []
         with torch.inference_mode():
             for step in reader.steps(Position(0, 0)):

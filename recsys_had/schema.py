@@ -299,9 +299,7 @@ class DatasetCard(_Model):
         dotted = next((name for name in (*self.all_columns, *names) if "." in name), None)
         if dotted is not None:
             # Tables are modules named after their fields, and a dot would nest them.
-            raise ValueError(
-                f"a column's name must not hold a '.'; got '{dotted}'. Rename it."
-            )
+            raise ValueError(f"a column's name must not hold a '.'; got '{dotted}'. Rename it.")
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"field names must be unique; got {', '.join(repeated)} twice.")

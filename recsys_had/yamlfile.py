@@ -30,9 +30,9 @@ class YamlDocument:
     lines: Mapping[KeyPath, int] = field(default_factory=dict)
 
     def place(self, loc: KeyPath) -> str:
-        """Returns ``file:line`` of the deepest part of ``loc`` that stands in the file.
+        r"""Returns ``file:line`` of the deepest part of ``loc`` that stands in the file.
 
-        >>> parse_yaml("a:\\n  b: 1", path="x.yaml").place(("a", "b", "c"))
+        >>> parse_yaml("a:\n  b: 1", path="x.yaml").place(("a", "b", "c"))
         'x.yaml:2'
         """
         for length in range(len(loc), 0, -1):
@@ -55,13 +55,13 @@ def read_yaml(path: Path, *, error: type[RecsysHadError]) -> YamlDocument:
 def parse_yaml(
     text: str, *, path: str = "<text>", error: type[RecsysHadError] = RecsysHadError
 ) -> YamlDocument:
-    """Parses a YAML mapping safely, with the line of each key.
+    r"""Parses a YAML mapping safely, with the line of each key.
 
     Raises:
         RecsysHadError: (or the child given as ``error``) the text is not YAML, is not a
             mapping, or repeats a key.
 
-    >>> parse_yaml("a: 1\\nb: {c: 2}").lines[("b", "c")]
+    >>> parse_yaml("a: 1\nb: {c: 2}").lines[("b", "c")]
     2
     """
     try:

@@ -30,7 +30,8 @@ def test_a_graph_may_be_written_as_a_list(tmp_path: Path) -> None:
 
 def test_a_chain_names_its_links_and_only_its_end_is_a_head(tmp_path: Path) -> None:
     nodes = experiment(
-        tmp_path, HEAD + "  nodes:\n    linear:\n    deep: [senet, bilinear, {mlp: {dropout: 0.1}}]\n"
+        tmp_path,
+        HEAD + "  nodes:\n    linear:\n    deep: [senet, bilinear, {mlp: {dropout: 0.1}}]\n",
     ).model.nodes
     assert [(name, node.layer, node.inputs) for name, node in nodes.items()] == [
         ("linear", "linear", ("fields",)),

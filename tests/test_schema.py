@@ -155,7 +155,9 @@ def test_a_range_gives_each_column_its_problem() -> None:
 
 
 def test_an_unknown_bundled_name_suggests_the_nearest() -> None:
-    with pytest.raises(SchemaError, match=r"^criteoo: no bundled dataset of this name\. Did you mean 'criteo'\?"):
+    with pytest.raises(
+        SchemaError, match=r"^criteoo: no bundled dataset of this name\. Did you mean 'criteo'\?"
+    ):
         load_card("criteoo")
 
 

@@ -100,6 +100,7 @@ class Records:
         ends = self._outside(np.flatnonzero(self._bytes == _NEWLINE))
         return int(ends[-1]) + 1 if len(ends) else 0
 
+    @property
     def first_bytes(self) -> int:
         """Bytes of the first record, or 0 where its end is not in the text."""
         if self._quotes is None:

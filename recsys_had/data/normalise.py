@@ -4,10 +4,12 @@ A Parquet file or a pandas frame brings numbers, times and lists. Nullable integ
 floats: 153.0 must be the value '153', or no id would ever be found again.
 """
 
+
 import polars as pl
 
 from recsys_had.errors import DataError
 from recsys_had.schema import (
+    Column,
     DatasetCard,
     MultiCategoricalColumn,
     TimestampColumn,
@@ -35,33 +37,29 @@ def normalise(frame: pl.DataFrame, card: DatasetCard) -> pl.DataFrame:
     >>> normalise(pl.DataFrame({"click": [True, False], "C1": [153.0, None]}), card).rows()
     [('1', '153'), ('0', None)]
     """
+    return normalise_columns(frame, card.columns, missing=card.format.missing)
+
+
+def normalise_columns(
+    frame: pl.DataFrame, columns: dict[str, Column], *, missing: tuple[str, ...]
+) -> pl.DataFrame:
+    """The same for the columns of a side table."""
     problems = []
     texts = []
-    for name in source_columns(card.columns):
-        if name not in frame.columns:
-            continue
-        dtype = frame.schema[name]
-        column = card.columns.get(name)
+    names = [name for name in source_columns(columns) if name in frame.columns]
+    for name in names:
+        dtype, column = frame.schema[name], columns.get(name)
+        is_multi = isinstance(column, MultiCategoricalColumn)
         pattern = column.format if isinstance(column, TimestampColumn) else None
         text = _as_text(pl.col(name), dtype, pattern)
-        if text is None or (
-            isinstance(dtype, pl.List | pl.Array) and not isinstance(column, MultiCategoricalColumn)
-        ):
-            problems.append(
-                f"column {name}: must hold text, numbers or times"
-                f"{' or lists of them' if isinstance(column, MultiCategoricalColumn) else ''}; "
-                f"got {dtype}."
-            )
+        if text is None or (isinstance(dtype, pl.List | pl.Array) and not is_multi):
+            wanted = "text, numbers, times or lists of them" if is_multi else "text or numbers"
+            problems.append(f"column {name}: must hold {wanted}; got {dtype}.")
         else:
             texts.append(text)
     if problems:
         raise DataError(problems)
-    return blank_missing(frame.with_columns(texts), card.format.missing, columns=card_columns(card))
-
-
-def card_columns(card: DatasetCard) -> tuple[str, ...]:
-    """Names of the columns of a raw file, in the card's order."""
-    return source_columns(card.columns)
+    return blank_missing(frame.with_columns(texts), missing, columns=tuple(names))
 
 
 def blank_missing(

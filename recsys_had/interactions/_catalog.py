@@ -84,9 +84,7 @@ def build(name: str, *, num_fields: int, embedding_dim: int, **options: Any) -> 
         if option not in known:
             allowed = [key for key in known if key not in _SHAPE]
             raise ValueError(f"{name}: option '{option}' is unknown.{_nearest(option, allowed)}")
-    layer: nn.Module = _layer(name)(
-        num_fields=num_fields, embedding_dim=embedding_dim, **options
-    )
+    layer: nn.Module = _layer(name)(num_fields=num_fields, embedding_dim=embedding_dim, **options)
     return layer
 
 
@@ -97,16 +95,16 @@ def catalog() -> dict[str, CatalogEntry]:
         layer = _layer(name)
         summary = (inspect.getdoc(layer) or "").splitlines()[0]
         degree = build(name, num_fields=3, embedding_dim=4).degree
-        entries[name] = CatalogEntry(
-            name, summary, layer.domain, degree, layer.paper, layer.cost
-        )
+        entries[name] = CatalogEntry(name, summary, layer.domain, degree, layer.paper, layer.cost)
     return entries
 
 
 def _layer(name: str) -> Any:
     """The one public module class of a layer's file."""
     if name not in names():
-        raise ValueError(f"interaction '{name}': there is none of this name.{_nearest(name, names())}")
+        raise ValueError(
+            f"interaction '{name}': there is none of this name.{_nearest(name, names())}"
+        )
     module = importlib.import_module(f"{__package__}.{name}")
     class_name = "".join(part.capitalize() for part in name.split("_"))
     return getattr(module, class_name)

@@ -82,9 +82,7 @@ class InteractionGraph(nn.Module):
     torch.Size([2])
     """
 
-    def __init__(
-        self, *, nodes: Mapping[str, NodeConfig], sources: Mapping[str, Shape]
-    ) -> None:
+    def __init__(self, *, nodes: Mapping[str, NodeConfig], sources: Mapping[str, Shape]) -> None:
         super().__init__()
         self._config = dict(nodes)
         self._reads = {name: _reads(name, node, sources) for name, node in nodes.items()}
@@ -127,7 +125,7 @@ class InteractionGraph(nn.Module):
         degrees: dict[str, int | None] = {}
         found = []
         for name, layer in self.layers.items():
-            read = [degrees[s] if s in degrees else 1 for s in self._reads[name]]
+            read = [degrees.get(s, 1) for s in self._reads[name]]
             known = [degree for degree in read if degree is not None]
             whole = layer.degree is not None and len(known) == len(read)
             degrees[name] = layer.degree * max(known) if whole else None

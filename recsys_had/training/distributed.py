@@ -146,9 +146,7 @@ def gather_state(sharded: nn.Module, model: CTRModel) -> dict[str, Tensor] | Non
     return whole
 
 
-def scatter_state(
-    sharded: nn.Module, model: CTRModel, state: Mapping[str, Tensor] | None
-) -> None:
+def scatter_state(sharded: nn.Module, model: CTRModel, state: Mapping[str, Tensor] | None) -> None:
     """Writes whole weights, held by rank 0, into every rank's shards and dense part."""
     pieces: dict[str, list[tuple[int, Tensor]]] = {}
     for name, first, rows in local_shards(sharded):

@@ -125,9 +125,7 @@ class Trainer:
         fused = self._config.regime == "scale"
         if fused:
             attach_fused(self.model, self._config)
-        self.sharded = shard(
-            self.model, sharding=self._config.sharding, fused=fused, device=device
-        )
+        self.sharded = shard(self.model, sharding=self._config.sharding, fused=fused, device=device)
         self.optimizers = Optimizers(
             self.sharded,
             self._config,
@@ -139,9 +137,7 @@ class Trainer:
 
     def resume(self) -> bool:
         """Takes up the last checkpoint; tells whether there was one."""
-        counters = load_checkpoint(
-            self._checkpoint, model=self.sharded, optimizers=self.optimizers
-        )
+        counters = load_checkpoint(self._checkpoint, model=self.sharded, optimizers=self.optimizers)
         if counters is None:
             return False
         counters.pop("world_size")
@@ -182,9 +178,7 @@ class Trainer:
         self.optimizers.prepare(self.progress.step)
         batch = step.batch.to(self._device)
         logit = self.sharded(batch)
-        loss_sum = functional.binary_cross_entropy_with_logits(
-            logit, batch.label, reduction="sum"
-        )
+        loss_sum = functional.binary_cross_entropy_with_logits(logit, batch.label, reduction="sum")
         (loss_sum * (dist.get_world_size() / step.global_rows)).backward()
         self.optimizers.apply()
         return loss_sum.detach()

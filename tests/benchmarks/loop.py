@@ -103,7 +103,7 @@ def main() -> None:
         for epoch in range(arguments.rounds):
             begin = time.perf_counter()
             for step in reader.steps(Position(epoch, 0)):
-                loss_sum, _ = trainer._agree(trainer.step(step), None)
+                trainer._agree(trainer.step(step), None)
             loop.append(data.rows("train") / (time.perf_counter() - begin))
             begin = time.perf_counter()
             for step in in_memory:

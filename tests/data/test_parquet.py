@@ -71,9 +71,9 @@ def test_every_row_is_dealt_once_and_step_k_is_the_same_at_any_world_size(
         for rank in range(world_size)
     ]
     alone = read(split, batch_size=batch_size * world_size, pool_rows=pool_rows, seed=seed)
-    dealt = [sum((ids for ids, _ in step), []) for step in zip(*ranks, strict=True)]
+    dealt = [[row for ids, _ in step for row in ids] for step in zip(*ranks, strict=True)]
     assert dealt == [ids for ids, _ in alone]
-    assert sorted(sum(dealt, [])) == list(range(101))
+    assert sorted(row for ids in dealt for row in ids) == list(range(101))
 
 
 @settings(max_examples=30, deadline=None)

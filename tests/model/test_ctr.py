@@ -54,9 +54,7 @@ def test_the_logit_is_the_sum_of_the_heads_and_one_bias() -> None:
         model.graph.bias.fill_(0.25)
     sets = model.embeddings(batch())
     e = sets["fields"]
-    pairs = sum(
-        (e[:, i] * e[:, j]).sum(1) for i in range(4) for j in range(i + 1, 4)
-    )
+    pairs = sum((e[:, i] * e[:, j]).sum(1) for i in range(4) for j in range(i + 1, 4))
     expected = 0.25 + sets["linear"].sum((1, 2)) + pairs
     torch.testing.assert_close(model(batch()), expected)
 
@@ -148,9 +146,7 @@ FRAPPE = {
         ("frappe_dcn_v2", 458_391),
     ],
 )
-def test_models_have_the_published_numbers_of_parameters(
-    experiment: str, parameters: int
-) -> None:
+def test_models_have_the_published_numbers_of_parameters(experiment: str, parameters: int) -> None:
     assert sum(FRAPPE.values()) == 5_389
     model = CTRModel(
         fields=[FieldSpec(name, rows) for name, rows in FRAPPE.items()],
@@ -190,9 +186,7 @@ def test_degrees_multiply_along_the_graph() -> None:
 
 
 def test_reading_dense_without_a_dense_column_is_refused() -> None:
-    config = ModelConfig.model_validate(
-        {"nodes": {"deep": {"layer": "mlp", "inputs": ("dense",)}}}
-    )
+    config = ModelConfig.model_validate({"nodes": {"deep": {"layer": "mlp", "inputs": ("dense",)}}})
     with pytest.raises(ConfigError, match=r"^model\.nodes\.deep: reads 'dense'\. The dataset"):
         CTRModel(fields=FIELDS, dense=[], config=config)
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-
 from recsys_had.pipelines.cli import main
 
 CARD = """\
@@ -74,8 +73,15 @@ def raw_rows(num_rows: int, seed: int) -> list[str]:
         tags = ",".join(f"t{t}" for t in generator.integers(0, 6, generator.integers(0, 4)))
         rows.append(
             "\t".join(
-                [str(click), age, str(generator.integers(-1, 40)), f"u{user}", f"i{item}", tags]
-                + [f"s{seed}-{row}"]
+                [
+                    str(click),
+                    age,
+                    str(generator.integers(-1, 40)),
+                    f"u{user}",
+                    f"i{item}",
+                    tags,
+                    f"s{seed}-{row}",
+                ]
             )
         )
     return rows

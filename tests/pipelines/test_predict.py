@@ -213,9 +213,7 @@ def test_a_killed_prediction_goes_on_and_ends_the_same(cli, job, tmp_path) -> No
     process.wait()
     kept = {path: path.stat().st_mtime_ns for path in out.glob(".work/publish/part-*.parquet")}
     assert not (out / "_SUCCESS").exists()
-    resumed = cli(
-        "predict", job.run, "--input", raw / "*.tsv", "--out", out, "--resume", "--json"
-    )
+    resumed = cli("predict", job.run, "--input", raw / "*.tsv", "--out", out, "--resume", "--json")
     assert resumed.code == 0, resumed.err
     assert resumed.json["rows"] == 3000
     published = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*.parquet")}

@@ -54,13 +54,26 @@ def test_evaluate_measures_what_training_reported(cli, job) -> None:
 
 def test_the_same_seed_gives_the_same_weights(cli, job, tmp_path: Path) -> None:
     again = cli(
-        "train", job.experiment, "--data", job.data, "--out", tmp_path / "run",
-        "--no-tracking", "--json",
+        "train",
+        job.experiment,
+        "--data",
+        job.data,
+        "--out",
+        tmp_path / "run",
+        "--no-tracking",
+        "--json",
     )
     assert again.json["weights_digest"] == job.trained["weights_digest"]
     other = cli(
-        "train", job.experiment, "--data", job.data, "--out", tmp_path / "other",
-        "--no-tracking", "--json", "train.seed=4",
+        "train",
+        job.experiment,
+        "--data",
+        job.data,
+        "--out",
+        tmp_path / "other",
+        "--no-tracking",
+        "--json",
+        "train.seed=4",
     )
     assert other.json["weights_digest"] != job.trained["weights_digest"]
 
@@ -88,9 +101,7 @@ def test_a_wrong_override_leaves_nothing_behind(
     cli, job, tmp_path: Path, words: tuple[str, ...], told: str
 ) -> None:
     out = tmp_path / "run"
-    done = cli(
-        "train", job.experiment, "--data", job.data, "--out", out, "--no-tracking", *words
-    )
+    done = cli("train", job.experiment, "--data", job.data, "--out", out, "--no-tracking", *words)
     assert done.code == 2
     assert told in done.err
     assert "Traceback" not in done.err
@@ -101,8 +112,14 @@ def test_data_of_another_card_is_refused(cli, job, tmp_path: Path) -> None:
     card = tmp_path / "other.yaml"
     card.write_text(job.card.read_text().replace("min_count: 2", "min_count: 3"))
     done = cli(
-        "train", job.experiment, "--data", job.data, "--out", tmp_path / "run",
-        "--no-tracking", f"dataset={card}",
+        "train",
+        job.experiment,
+        "--data",
+        job.data,
+        "--out",
+        tmp_path / "run",
+        "--no-tracking",
+        f"dataset={card}",
     )
     assert done.code == 2
     assert "was made with another card" in done.err
@@ -168,13 +185,25 @@ def test_an_interrupted_training_exits_130_and_resumes_to_the_same_weights(
     """A process of its own, interrupted for real by a signal."""
     out = tmp_path / "run"
     command = [
-        sys.executable, "-m", "recsys_had.pipelines.cli", "train", str(job.experiment),
-        "train.epochs=60", "train.patience=60",
-        "--data", str(job.data), "--out", str(out), "--no-tracking", "--json",
+        sys.executable,
+        "-m",
+        "recsys_had.pipelines.cli",
+        "train",
+        str(job.experiment),
+        "train.epochs=60",
+        "train.patience=60",
+        "--data",
+        str(job.data),
+        "--out",
+        str(out),
+        "--no-tracking",
+        "--json",
     ]
     whole = subprocess.run(
         [word if word != str(out) else str(tmp_path / "whole") for word in command],
-        capture_output=True, text=True, check=True,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120

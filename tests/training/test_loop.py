@@ -118,9 +118,7 @@ def test_dense_adam_with_l2_equals_plain_torch(
     # Without batch norm: it makes the gradient of a bias before it pure rounding, which Adam
     # would blow up to full steps.
     data = make_small_data(tmp_path / "data", rows={"train": 200})
-    settings = experiment(
-        batch_norm=False, regime="published", embedding_l2=0.1, dense_l2=0.01
-    )
+    settings = experiment(batch_norm=False, regime="published", embedding_l2=0.1, dense_l2=0.01)
     ours = Trainer(experiment=settings, data=data, device=alone, work=tmp_path / "work")
     plain = CTRModel(
         fields=field_specs(data.card, data.num_embeddings),
@@ -249,7 +247,12 @@ def test_training_stops_out_of_patience_and_keeps_the_best_weights(
 ) -> None:
     data = make_small_data(tmp_path / "data", rows=ROWS)
     one = trainer(
-        data, tmp_path / "work", alone, epochs=40, patience=2, monitor="logloss",
+        data,
+        tmp_path / "work",
+        alone,
+        epochs=40,
+        patience=2,
+        monitor="logloss",
         embedding_learning_rate=0.3,
     )
     result = one.run()
@@ -264,12 +267,19 @@ def test_a_plateau_lowers_the_rates(
 ) -> None:
     data = make_small_data(tmp_path / "data", rows=ROWS)
     one = trainer(
-        data, tmp_path / "work", alone, epochs=30, patience=3, schedule="plateau",
-        plateau_factor=0.5, embedding_learning_rate=0.3,
+        data,
+        tmp_path / "work",
+        alone,
+        epochs=30,
+        patience=3,
+        schedule="plateau",
+        plateau_factor=0.5,
+        embedding_learning_rate=0.3,
     )
     one.run()
     misses = sum(
-        entry["valid"]["auc"] <= max((e["valid"]["auc"] for e in one.progress.history[:n]), default=0)
+        entry["valid"]["auc"]
+        <= max((e["valid"]["auc"] for e in one.progress.history[:n]), default=0)
         for n, entry in enumerate(one.progress.history)
     )
     assert misses > 0

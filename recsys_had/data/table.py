@@ -1,0 +1,106 @@
+"""TableFile: a Parquet file as blocks of rows, its values turned to text."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys_had.data.normalise import normalise_columns
+from recsys_had.errors import DataError
+from recsys_had.schema import Column
+
+
+class TableFile:
+    """A Parquet file whose columns are known.
+
+    Args:
+        path: the file.
+        card_columns: what the columns are.
+        missing: texts that mean "no value".
+
+    Raises:
+        DataError: it cannot be read.
+    """
+
+    def __init__(
+        self, path: Path, card_columns: dict[str, Column], *, missing: tuple[str, ...]
+    ) -> None:
+        self.path = path
+        self.card_columns = card_columns
+        self.missing = missing
+        self.columns = tuple(self._open().schema_arrow.names)
+
+    @property
+    def header_place(self) -> str:
+        """Where its columns are named."""
+        return str(self.path)
+
+    def blocks(
+        self, wanted: tuple[str, ...], *, block_bytes: int
+    ) -> Iterator[tuple[int, "TableRows"]]:
+        """Pieces of about ``block_bytes`` and their numbers of rows.
+
+        Raises:
+            DataError: the file cannot be read to its end.
+        """
+        parquet = self._open()
+        metadata = parquet.metadata
+        stored = sum(
+            metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)
+        )
+        # A repeated value is stored once, and takes a few bytes wherever it stands as text.
+        bytes_per_row = max(stored / max(metadata.num_rows, 1), 8 * len(wanted))
+        size = max(1, int(block_bytes / bytes_per_row))
+        first = 0
+        try:
+            for batch in parquet.iter_batches(batch_size=size, columns=list(wanted)):
+                if batch.num_rows:
+                    yield batch.num_rows, TableRows(self, batch, first, wanted)
+                first += batch.num_rows
+        except (OSError, pa.ArrowException) as cause:
+            raise DataError(f"{self.path}: cannot be read: {cause}.") from cause
+
+    def _open(self) -> pq.ParquetFile:
+        try:
+            return pq.ParquetFile(self.path)
+        except (OSError, pa.ArrowException) as cause:
+            raise DataError(f"{self.path}: is not a readable Parquet file: {cause}.") from cause
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Rows of a Parquet file.
+
+    Args:
+        file: the file.
+        batch: the rows.
+        first: number of the first of them in the file.
+        wanted: columns to read.
+    """
+
+    file: TableFile
+    batch: pa.RecordBatch
+    first: int
+    wanted: tuple[str, ...]
+
+    def place(self, row: int) -> str:
+        """File and row, counted from 0."""
+        return f"{self.file.path}: row {self.first + row}"
+
+    def read(self) -> pl.DataFrame:
+        """Turns the card's columns to text; see :func:`recsys_had.data.normalise.normalise`.
+
+        Raises:
+            DataError: a column's type has no text.
+        """
+        try:
+            frame = pl.DataFrame(pl.from_arrow(self.batch)).select(self.wanted)
+            return normalise_columns(frame, self.file.card_columns, missing=self.file.missing)
+        except DataError as error:
+            problems = [f"{self.file.path}: {problem}" for problem in error.problems]
+            raise DataError(problems) from error
+        except (pa.ArrowException, pl.exceptions.PolarsError) as cause:
+            raise DataError(f"{self.file.path}: cannot be read: {cause}.") from cause

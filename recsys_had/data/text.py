@@ -1,0 +1,231 @@
+"""TextFile: a TSV or CSV file as blocks of records, cut at bytes that depend on the file alone."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import polars as pl
+
+from recsys_had.data.files import MAX_RECORD_BYTES, ByteStream, open_bytes
+from recsys_had.data.lines import Dialect, Records, plain_line_ends
+from recsys_had.data.normalise import blank_missing
+from recsys_had.data.problems import Problems
+from recsys_had.errors import DataError, SchemaError
+from recsys_had.schema import FileFormat
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class TextFile:
+    """A text file whose first record was read.
+
+    Args:
+        path: the file; .gz and .zst are decompressed.
+        file_format: how it is written.
+        columns: names of its columns where it has no header.
+        optional: the one of them that it may lack.
+
+    Raises:
+        DataError: it is empty, cannot be read or has another number of columns.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        file_format: FileFormat,
+        *,
+        columns: tuple[str, ...],
+        optional: str | None = None,
+    ) -> None:
+        self.path = path
+        self.format = file_format
+        self.dialect = Dialect(_separator(file_format), file_format.type == "csv")
+        names = self._first_names()
+        if file_format.header:
+            self.columns = names
+        elif len(names) == len(columns):
+            self.columns = columns
+        elif optional is not None and len(names) == len(columns) - 1:
+            self.columns = tuple(name for name in columns if name != optional)
+        else:
+            without = "" if optional is None else f" ({len(columns) - 1} without {optional})"
+            raise DataError(
+                f"{path}:1: holds {len(names)} columns; the card has {len(columns)}{without}. "
+                "Is it the right file, and the right separator?"
+            )
+
+    @property
+    def header_place(self) -> str:
+        """Where its columns are named."""
+        return f"{self.path}:1" if self.format.header else str(self.path)
+
+    def blocks(
+        self, wanted: tuple[str, ...], *, block_bytes: int
+    ) -> Iterator[tuple[int, "TextRows"]]:
+        """Pieces of at most ``block_bytes`` that end with a record, and their numbers of rows.
+
+        A record that is longer than that is a block of its own.
+
+        Raises:
+            DataError: the file cannot be read to its end.
+        """
+        line = 1
+        with open_bytes(self.path) as stream:
+            pending = stream.read(len(_BYTE_ORDER_MARK)).removeprefix(_BYTE_ORDER_MARK)
+            if self.format.header:
+                pending = self._read_record(stream, pending, line)
+                header = Records(pending, self.dialect).first_bytes or len(pending)
+                line += pending.count(b"\n", 0, header)
+                pending = pending[header:]
+            while True:
+                pending += stream.read(max(0, block_bytes - len(pending)))
+                cut = len(pending)
+                if cut >= block_bytes:
+                    cut = Records(pending[:block_bytes], self.dialect).whole_bytes
+                    if cut == 0:
+                        pending = self._read_record(stream, pending, line)
+                        cut = Records(pending, self.dialect).first_bytes or len(pending)
+                if cut == 0:
+                    return
+                rows = TextRows(self, pending[:cut], line, wanted)
+                pending = pending[cut:]
+                line += rows.num_lines
+                yield len(rows.records), rows
+                del rows  # a block is large: it must not live on while the next is read
+
+    def _first_names(self) -> tuple[str, ...]:
+        """What stands in the first record."""
+        with open_bytes(self.path) as stream:
+            head = self._read_record(stream, b"", 1)
+        first = plain_line_ends(head[: Records(head, self.dialect).first_bytes or len(head)])
+        first = first.removeprefix(_BYTE_ORDER_MARK)
+        if not first:
+            raise DataError(
+                f"{self.path}: is empty. Remove it, or give the file that holds the rows."
+            )
+        text = self.decode(first.removesuffix(b"\n"), 1).decode()
+        separator = self.dialect.separator.decode()
+        if self.dialect.quoted:
+            return tuple(next(csv.reader([text], delimiter=separator), [""]))
+        return tuple(text.split(separator))
+
+    def _read_record(self, stream: ByteStream, head: bytes, line: int) -> bytes:
+        """Reads on until ``head`` holds a whole record or the file ends."""
+        while not Records(head, self.dialect).first_bytes:
+            if len(head) > MAX_RECORD_BYTES:
+                raise DataError(
+                    f"{self.path}:{line}: the row goes on for more than "
+                    f"{MAX_RECORD_BYTES >> 20} MiB. Is a quote never closed, or is it no text?"
+                )
+            more = stream.read(max(1 << 16, len(head)))
+            if not more:
+                break
+            head += more
+        return head
+
+    def decode(self, data: bytes, first_line: int) -> bytes:
+        """The text as UTF-8."""
+        if data.isascii():
+            return data
+        if self.format.encoding == "latin-1":
+            return data.decode("latin-1").encode()
+        try:
+            data.decode()
+        except UnicodeDecodeError as cause:
+            line = first_line + data.count(b"\n", 0, cause.start)
+            raise DataError(
+                f"{self.path}:{line}: must be UTF-8; got the byte 0x{data[cause.start]:02x}. "
+                "Convert the file, or set format.encoding to latin-1 in the card."
+            ) from cause
+        return data
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """The bytes of a block, and how to read them.
+
+    Args:
+        file: the file.
+        data: the bytes, as they stand in it.
+        first_line: line of the first of them.
+        wanted: columns to read.
+    """
+
+    file: TextFile
+    data: bytes
+    first_line: int
+    wanted: tuple[str, ...]
+
+    @cached_property
+    def records(self) -> Records:
+        """The rows, not yet parsed."""
+        return Records(self.data, self.file.dialect)
+
+    @property
+    def num_lines(self) -> int:
+        """Line ends in the block."""
+        return self.data.count(b"\n")
+
+    def place(self, row: int) -> str:
+        """File and line of a row."""
+        line = int(self.records.lines[row]) if self.records.has_quotes else row
+        return f"{self.file.path}:{self.first_line + line}"
+
+    def read(self) -> pl.DataFrame:
+        """Parses the rows into columns of text, nulls where a value is missing.
+
+        Raises:
+            DataError: a row has too few or too many columns, a quote or a byte is wrong.
+        """
+        data = self.file.decode(plain_line_ends(self.data), self.first_line)
+        records = Records(data, self.file.dialect)
+        self._check(records)
+        frame = pl.read_csv(
+            data,
+            has_header=False,
+            separator=self.file.dialect.separator.decode(),
+            quote_char='"' if records.has_quotes else None,
+            schema={name: pl.String for name in self.file.columns},
+        ).select(self.wanted)
+        missing = self.file.format.missing
+        if "" not in missing:
+            frame = frame.with_columns(pl.all().fill_null(""))
+        elif not records.has_quotes:
+            # Polars has made nulls of empty columns, unless they stand in quotes.
+            missing = tuple(text for text in missing if text)
+        return blank_missing(frame, missing, columns=self.wanted)
+
+    def _check(self, records: Records) -> None:
+        stray = records.stray_quote()
+        if stray is not None:
+            line = self.first_line + records.line_at(stray)
+            raise DataError(
+                f"{self.file.path}:{line}: a quote stands inside a column or is never closed. "
+                "Put the column in quotes and double those inside it."
+            )
+        width = len(self.file.columns)
+        wrong, widths = records.wrong_widths(width)
+        if not len(wrong):
+            return
+
+        def describe(row: int) -> str:
+            if records.is_blank(row):
+                return "is blank. Remove the line."
+            return f"holds {found[row]} columns; {width} are expected."
+
+        found = dict(zip(wrong.tolist(), widths.tolist(), strict=True))
+        problems = Problems()
+        problems.add_rows(records.mask(wrong), self.place, describe)
+        problems.raise_any()
+
+
+def _separator(file_format: FileFormat) -> bytes:
+    separator = file_format.column_separator
+    if not separator.isascii() or separator in '\n\r"':
+        raise SchemaError(
+            "format.separator: must be an ASCII character other than a quote or a line end; "
+            f"got {separator!r}."
+        )
+    return separator.encode()

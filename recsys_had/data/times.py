@@ -1,0 +1,91 @@
+"""Times in raw columns and in a card's split rule."""
+
+import datetime
+import re
+
+import polars as pl
+
+from recsys_had.data.problems import Place, Problems
+from recsys_had.errors import SchemaError
+
+_HOUR = re.compile(r"%[-_0]?[HkIl]")
+_MINUTE = re.compile(r"%[-_0]?[MTRXcrs+]")
+_MICROSECONDS = {"unix": 1_000_000, "unix_ms": 1_000}
+
+
+def parse_times(
+    text: pl.Series, pattern: str, *, place: Place, problems: Problems
+) -> pl.Series:
+    """Times in UTC, null where missing.
+
+    Args:
+        text: what a raw column holds.
+        pattern: ``unix`` (seconds), ``unix_ms`` or a strptime pattern.
+        place: names a row in a problem.
+        problems: takes what is no time of this pattern.
+
+    Raises:
+        SchemaError: the pattern is none.
+
+    >>> parse_times(pl.Series("hour", ["14102123"]), "%y%m%d%H", place=str, problems=Problems())[0]
+    datetime.datetime(2014, 10, 21, 23, 0)
+    """
+    times = _parse(text, pattern)
+    bad = times.is_null() & text.is_not_null()
+    if bad.any():
+        problems.add_rows(
+            bad.to_numpy(),
+            place,
+            lambda row: (
+                f"column {text.name}: must be a time written as {pattern}; got {text[row]!r}."
+            ),
+        )
+    return times
+
+
+def parse_moment(text: str, pattern: str) -> datetime.datetime:
+    """A time a card names, in the column's own pattern or as ``2014-10-30[T12:00:00]``.
+
+    Raises:
+        SchemaError: it is neither.
+
+    >>> parse_moment("2014-10-30", "%y%m%d%H")
+    datetime.datetime(2014, 10, 30, 0, 0)
+    """
+    moment: datetime.datetime | None = _parse(pl.Series([text]), pattern)[0]
+    if moment is not None:
+        return moment
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError as cause:
+        raise SchemaError(
+            f"split: must name a time like 2014-10-30T12:00:00 or one written as {pattern}; "
+            f"got '{text}'."
+        ) from cause
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(datetime.UTC).replace(tzinfo=None)
+    return moment
+
+
+def _parse(text: pl.Series, pattern: str) -> pl.Series:
+    if pattern in _MICROSECONDS:
+        factor = _MICROSECONDS[pattern]
+        number = text.cast(pl.Int64, strict=False)
+        fraction = text.cast(pl.Float64, strict=False)
+        whole = fraction.cast(pl.Int64, strict=False)
+        number = number.fill_null(
+            whole.set(~(whole.cast(pl.Float64) == fraction).fill_null(False), None)
+        )
+        # Years 1 to 9999, the ones a date part is defined for.
+        in_range = number.is_between(-62_135_596_800 * 10**6 // factor, 253_402_300_799 * 10**6 // factor)
+        return (number.set(~in_range.fill_null(True), None) * factor).cast(pl.Datetime("us"))
+    if _HOUR.search(pattern) and not _MINUTE.search(pattern):
+        # Polars wants minutes beside hours; a bar keeps them apart from the digits before.
+        text, pattern = text + "|00", pattern + "|%M"
+    try:
+        times = text.str.strptime(pl.Datetime("us"), pattern, strict=False)
+    except pl.exceptions.ComputeError as cause:
+        raise SchemaError(
+            f"format: must be unix, unix_ms or a strptime pattern; got '{pattern}' ({cause})."
+        ) from cause
+    return times.dt.replace_time_zone(None)
