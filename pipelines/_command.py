@@ -53,7 +53,8 @@ def recsys_had_command(
             sys.exit(_run(lambda: work(**options), as_json=as_json))
 
         option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-        return click.command(name, **settings)(option(run))
+        make: Callable[[Any], click.Command] = click.command(name, **settings)
+        return make(option(run))
 
     return decorate
 

@@ -49,7 +49,7 @@ def demo(out: Path, *, rows: int, seed: int, tracking: bool = True) -> dict[str,
     fresh = planted.write_tsv(raw / "fresh.tsv", rows // 6, seed=seed + 2, with_label=False)
     _say("ingesting ...")
     ingested = ingest("synthetic", raw=(str(raw / "train.tsv"),), out=out / "data", overwrite=True)
-    models = {}
+    models: dict[str, dict[str, Any]] = {}
     for name in _MODELS:
         _say(f"training {name} ...")
         run = out / "runs" / name

@@ -3,10 +3,13 @@
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from recsys_had.pipelines._command import Result, is_first_rank, recsys_had_command
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 @recsys_had_command("predict")
@@ -77,7 +80,7 @@ def predict(
         disable=not (is_first_rank() and os.isatty(2)),
     ) as bar:
         report = predictor.predict_files(
-            inputs, out, keep=keep, resume=resume, overwrite=overwrite, on_rows=bar.update
+            inputs, out, keep=keep, resume=resume, overwrite=overwrite, on_rows=lambda rows: _advance(bar, rows)
         )
     seconds = time.perf_counter() - begin
     return {
@@ -86,3 +89,7 @@ def predict(
         "oov": report.oov,
         "parts": len(report.parts),
     }
+
+
+def _advance(bar: "tqdm[Any]", rows: int) -> None:
+    bar.update(rows)

@@ -266,7 +266,7 @@ def _apply_override(content: dict[str, Any], keys: tuple[str, ...], value: Any) 
         except ValueError as problem:
             return [f"override: {name}: {problem}"]
         return []
-    sections = {"model": ModelConfig, "train": TrainConfig}
+    sections: dict[str, type[pydantic.BaseModel]] = {"model": ModelConfig, "train": TrainConfig}
     known = [
         f"{section}.{key}" for section, kind in sections.items() for key in kind.model_fields
     ] + ["dataset"]

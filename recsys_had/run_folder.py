@@ -56,7 +56,7 @@ class RunFolder:
             CheckpointError: the file cannot be read, or is not what was saved.
         """
         try:
-            state = load_file(self.path / "weights.safetensors")
+            state: dict[str, Tensor] = load_file(self.path / "weights.safetensors")
         except (OSError, SafetensorError) as cause:
             raise CheckpointError(
                 f"{self.path}/weights.safetensors: cannot be read: {cause}."

@@ -353,8 +353,9 @@ class DatasetCard(_Model):
 
 def is_dense(column: Column) -> bool:
     """Whether a column is a dense input of the model."""
-    numeric = isinstance(column, IntegerColumn | FloatColumn)
-    return numeric and column.transform != "log_squared_bucket"
+    if not isinstance(column, IntegerColumn | FloatColumn):
+        return False
+    return column.transform != "log_squared_bucket"
 
 
 def source_columns(columns: dict[str, Column]) -> tuple[str, ...]:

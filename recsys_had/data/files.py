@@ -15,6 +15,7 @@ from recsys_had.errors import DataError
 
 # More than any record of clicks; a file that goes on longer has an open quote or is no text.
 MAX_RECORD_BYTES = 1 << 26
+_PIECE_BYTES = 1 << 24
 
 
 def expand(inputs: Sequence[str | Path]) -> list[tuple[int, Path]]:
@@ -87,7 +88,7 @@ class ByteStream:
         pieces = []
         while size_bytes > 0:
             try:
-                piece = self._stream.read(size_bytes)
+                piece = self._stream.read(min(size_bytes, _PIECE_BYTES))
             except (OSError, EOFError, zlib.error) as cause:
                 raise DataError(
                     f"{self._path}: cannot be decompressed to its end; the file is cut off or "

@@ -97,4 +97,7 @@ class DataFolder:
             raise DataError(f"{self.path / split}: cannot be read: {cause}.") from cause
         if not tables:
             return np.empty(0, np.float32)
-        return pa.concat_tables(tables).column("label").to_numpy().astype(np.float32)
+        label: np.ndarray[Any, np.dtype[np.float32]] = (
+            pa.concat_tables(tables).column("label").to_numpy().astype(np.float32)
+        )
+        return label

@@ -5,12 +5,14 @@ import re
 
 import polars as pl
 
+from recsys_had.data.numbers import add_problems, whole_numbers
 from recsys_had.data.problems import Place, Problems
 from recsys_had.errors import SchemaError
 
 _HOUR = re.compile(r"%[-_0]?[HkIl]")
 _MINUTE = re.compile(r"%[-_0]?[MTRXcrs+]")
 _MICROSECONDS = {"unix": 1_000_000, "unix_ms": 1_000}
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 
 
 def parse_times(
@@ -32,14 +34,7 @@ def parse_times(
     """
     times = _parse(text, pattern)
     bad = times.is_null() & text.is_not_null()
-    if bad.any():
-        problems.add_rows(
-            bad.to_numpy(),
-            place,
-            lambda row: (
-                f"column {text.name}: must be a time written as {pattern}; got {text[row]!r}."
-            ),
-        )
+    add_problems(problems, bad, text, f"must be a time written as {pattern}", place)
     return times
 
 
@@ -70,14 +65,9 @@ def parse_moment(text: str, pattern: str) -> datetime.datetime:
 def _parse(text: pl.Series, pattern: str) -> pl.Series:
     if pattern in _MICROSECONDS:
         factor = _MICROSECONDS[pattern]
-        number = text.cast(pl.Int64, strict=False)
-        fraction = text.cast(pl.Float64, strict=False)
-        whole = fraction.cast(pl.Int64, strict=False)
-        number = number.fill_null(
-            whole.set(~(whole.cast(pl.Float64) == fraction).fill_null(False), None)
-        )
+        number = whole_numbers(text)
         # Years 1 to 9999, the ones a date part is defined for.
-        in_range = number.is_between(-62_135_596_800 * 10**6 // factor, 253_402_300_799 * 10**6 // factor)
+        in_range = number.is_between(_FIRST_SECOND * 10**6 // factor, _LAST_SECOND * 10**6 // factor)
         return (number.set(~in_range.fill_null(True), None) * factor).cast(pl.Datetime("us"))
     if _HOUR.search(pattern) and not _MINUTE.search(pattern):
         # Polars wants minutes beside hours; a bar keeps them apart from the digits before.

@@ -11,6 +11,12 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recsys_had.data.numbers import (
+    add_problems,
+    log_squared_bucket,
+    parse_floats,
+    parse_integers,
+)
 from recsys_had.data.problems import Place, Problems
 from recsys_had.data.times import parse_times
 from recsys_had.schema import (
@@ -19,13 +25,10 @@ from recsys_had.schema import (
     DatasetCard,
     FloatColumn,
     IntegerColumn,
-    LabelColumn,
     MultiCategoricalColumn,
     TimestampColumn,
     source_columns,
 )
-
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def required_columns(card: DatasetCard) -> tuple[str, ...]:
@@ -82,77 +85,20 @@ def column_values(
                 if column.missing is not None:
                     numbers = numbers.fill_null(column.missing)
                 if column.transform == "log_squared_bucket":
-                    yield name, _whole_numbers(log_squared_bucket(numbers))
+                    yield name, _as_values(log_squared_bucket(numbers))
                 else:
                     yield name, numbers.cast(pl.Float64).to_arrow()
             case FloatColumn():
-                numbers = _parse_floats(frame[name], place=place, problems=problems)
+                numbers = parse_floats(frame[name], place=place, problems=problems)
                 if column.missing is not None:
                     numbers = numbers.fill_null(column.missing)
                 yield name, numbers.to_arrow()
             case TimestampColumn() if column.parts:
                 times = parse_times(frame[name], column.format, place=place, problems=problems)
                 for part, field in column.parts.items():
-                    yield field, _whole_numbers(_part(times, part))
+                    yield field, _as_values(_part(times, part))
             case _:
                 pass
-
-
-def label_values(
-    column: LabelColumn, text: pl.Series, *, required: bool, place: Place, problems: Problems
-) -> pa.Array:
-    """The labels as 0.0 and 1.0, null where missing.
-
-    >>> label_values(LabelColumn(kind="label", positive_from=4), pl.Series("stars", ["3", "5"]),
-    ...              required=True, place=str, problems=Problems()).to_pylist()
-    [0.0, 1.0]
-    """
-    number = text.cast(pl.Float64, strict=False)
-    if column.positive_from is None:
-        bad = ~number.is_in([0.0, 1.0])
-        told = "must be 0 or 1"
-    else:
-        bad = number.is_null() | number.is_nan()
-        told = "must be a number"
-        number = (number >= column.positive_from).cast(pl.Float64)
-    bad = bad.fill_null(True) if required else bad.fill_null(False) & text.is_not_null()
-    if not required and column.positive_from is None:
-        bad |= text.is_not_null() & number.is_null()
-    _add(problems, bad, place, text, told)
-    return number.cast(pl.Float32).to_arrow()
-
-
-def parse_integers(text: pl.Series, *, place: Place, problems: Problems) -> pl.Series:
-    """Whole numbers as Int64; ``5.0`` is one, because a nullable integer is often written so."""
-    numbers = text.cast(pl.Int64, strict=False)
-    if numbers.null_count() > text.null_count():
-        fraction = text.cast(pl.Float64, strict=False)
-        whole = fraction.cast(pl.Int64, strict=False)
-        is_whole = (whole.cast(pl.Float64) == fraction).fill_null(False)
-        numbers = numbers.fill_null(whole.set(~is_whole, None))
-        bad = numbers.is_null() & text.is_not_null()
-        _add(problems, bad, place, text, "must be a whole number")
-    return numbers
-
-
-def log_squared_bucket(numbers: pl.Series) -> pl.Series:
-    """``floor(ln(x)^2)`` above 2, else x itself.
-
-    >>> log_squared_bucket(pl.Series([-1, 2, 3, 100, None])).to_list()
-    [-1, 2, 1, 21, None]
-    """
-    x = pl.lit(numbers)
-    bucket = x.cast(pl.Float64).log().pow(2).floor().cast(pl.Int64, strict=False)
-    return pl.select(pl.when(x > 2).then(bucket).otherwise(x)).to_series().alias(numbers.name)
-
-
-def _parse_floats(text: pl.Series, *, place: Place, problems: Problems) -> pl.Series:
-    numbers = text.cast(pl.Float64, strict=False)
-    bad = (numbers.is_null() & text.is_not_null()) | (numbers.abs() > _FLOAT32_MAX).fill_null(False)
-    # A NaN compares as the largest number, and is missing.
-    bad &= ~numbers.is_nan().fill_null(False)
-    _add(problems, bad, place, text, "must be a finite number")
-    return numbers.fill_nan(None)
 
 
 def _part(times: pl.Series, part: str) -> pl.Series:
@@ -166,8 +112,8 @@ def _part(times: pl.Series, part: str) -> pl.Series:
             return weekday >= 5
 
 
-def _whole_numbers(numbers: pl.Series) -> pa.DictionaryArray:
-    """A dictionary array of the numbers' text."""
+def _as_values(numbers: pl.Series) -> pa.DictionaryArray:
+    """The numbers' text as a dictionary array."""
     codes = numbers.cast(pl.Int64).to_arrow().dictionary_encode()
     return pa.DictionaryArray.from_arrays(codes.indices, codes.dictionary.cast(pa.large_string()))
 
@@ -189,7 +135,7 @@ def _flag_lists(
     flags = list(column.flags or ())
     for name in flags:
         bad = frame[name].is_not_null() & ~frame[name].is_in(["0", "1"]).fill_null(False)
-        _add(problems, bad, place, frame[name], "must be 0 or 1")
+        add_problems(problems, bad, frame[name], "must be 0 or 1", place)
     set_flags = frame.select((pl.col(flags) == "1").fill_null(False)).to_numpy()
     if column.max_length is not None:
         set_flags = set_flags & (set_flags.cumsum(axis=1) <= column.max_length)
@@ -201,12 +147,3 @@ def _flag_lists(
 def _lists(lengths: NDArray[np.integer], values: pa.DictionaryArray) -> pa.LargeListArray:
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
     return pa.LargeListArray.from_arrays(pa.array(offsets), values)
-
-
-def _add(problems: Problems, bad: pl.Series, place: Place, text: pl.Series, told: str) -> None:
-    def describe(row: int) -> str:
-        got = "nothing" if text[row] is None else repr(text[row])
-        return f"column {text.name}: {told}; got {got}."
-
-    if bad.any():
-        problems.add_rows(bad.to_numpy(), place, describe)

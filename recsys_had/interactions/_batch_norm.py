@@ -9,7 +9,7 @@ Letters: B rows of this rank, C channels.
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.distributed.nn import functional as collectives
 
 
 class DistributedBatchNorm(nn.BatchNorm1d):
@@ -50,10 +50,10 @@ class DistributedBatchNorm(nn.BatchNorm1d):
         return self._normalise(x_BC, rows)
 
     def _normalise(self, x_BC: Tensor, rows: Tensor) -> Tensor:
-        mean_C = all_reduce(x_BC.sum(dim=0)) / rows
+        mean_C = _sum_over_ranks(x_BC.sum(dim=0)) / rows
         centred_BC = x_BC - mean_C
         # Around the common mean: the difference of two large sums would cancel.
-        variance_C = all_reduce(centred_BC.square().sum(dim=0)) / rows
+        variance_C = _sum_over_ranks(centred_BC.square().sum(dim=0)) / rows
         self._track(mean_C.detach(), (variance_C * rows / (rows - 1)).detach())
         return centred_BC * torch.rsqrt(variance_C + self.eps) * self.weight + self.bias
 
@@ -63,3 +63,8 @@ class DistributedBatchNorm(nn.BatchNorm1d):
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean_C, self.momentum)
         self.running_var.lerp_(unbiased_C, self.momentum)
+
+
+def _sum_over_ranks(x_C: Tensor) -> Tensor:
+    total: Tensor = collectives.all_reduce(x_C)  # type: ignore[no-untyped-call]
+    return total

@@ -94,8 +94,8 @@ def catalog() -> dict[str, CatalogEntry]:
     for name in names():
         layer = _layer(name)
         summary = (inspect.getdoc(layer) or "").splitlines()[0]
-        degree = build(name, num_fields=3, embedding_dim=4).degree
-        entries[name] = CatalogEntry(name, summary, layer.domain, degree, layer.paper, layer.cost)
+        built: Any = build(name, num_fields=3, embedding_dim=4)
+        entries[name] = CatalogEntry(name, summary, layer.domain, built.degree, layer.paper, layer.cost)
     return entries
 
 

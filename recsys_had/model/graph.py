@@ -6,6 +6,7 @@ Letters: B batch, F fields, D embedding_dim, N = F*D.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,7 +115,7 @@ class InteractionGraph(nn.Module):
                 for source in self._reads[name]
             ]
             outputs[name] = layer(_join(inputs))
-        logit = self.bias
+        logit: Tensor = self.bias
         for name in self._head_names:
             out = outputs[name]
             logit = logit + (self.heads[name](out.flatten(1)) if name in self.heads else out)
@@ -124,7 +125,8 @@ class InteractionGraph(nn.Module):
         """Shapes, parameters, cost and degree of every node."""
         degrees: dict[str, int | None] = {}
         found = []
-        for name, layer in self.layers.items():
+        for name in self.layers:
+            layer: Any = self.layers[name]
             read = [degrees.get(s, 1) for s in self._reads[name]]
             known = [degree for degree in read if degree is not None]
             whole = layer.degree is not None and len(known) == len(read)

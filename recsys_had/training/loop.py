@@ -179,7 +179,8 @@ class Trainer:
         batch = step.batch.to(self._device)
         logit = self.sharded(batch)
         loss_sum = functional.binary_cross_entropy_with_logits(logit, batch.label, reduction="sum")
-        (loss_sum * (dist.get_world_size() / step.global_rows)).backward()
+        loss = loss_sum * (dist.get_world_size() / step.global_rows)
+        torch.autograd.backward(loss)
         self.optimizers.apply()
         return loss_sum.detach()
 

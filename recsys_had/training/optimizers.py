@@ -112,7 +112,8 @@ class Optimizers:
         self.dense.step()
 
     def _clip(self, max_norm: float) -> None:
-        local, shared = [], []
+        local: list[Tensor] = []
+        shared: list[Tensor] = []
         for name, weight in self.named.items():
             if weight.grad is not None:
                 (local if name in self._sharded_names else shared).append(weight.grad)

@@ -124,7 +124,7 @@ class TrainingSession:
                     "world_size": str(dist.get_world_size()),
                 }
             )
-            tracker.log_dataset(self._data.manifest, self._data.path, context="training")
+            tracker.log_dataset(self._data.card, self._data.manifest, self._data.path)
         return tracker
 
     def _publish(
@@ -169,7 +169,7 @@ class TrainingSession:
             | {"rows_per_s": rows_per_s},
             progress.step,
         )
-        tracker.log_run_folder(folder.stage)
+        tracker.log_run_folder(folder.stage, self._data.card)
         folder.publish()
         return {
             "valid": metrics["valid"],

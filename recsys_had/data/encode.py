@@ -1,0 +1,290 @@
+"""Encoder: the one definition of what id a raw value has.
+
+Ingestion, batch prediction, evaluation and the MLflow model all encode here.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recsys_had.data.lookups import SideTable
+from recsys_had.data.normalise import normalise
+from recsys_had.data.prepare import prepare
+from recsys_had.data.problems import Place
+from recsys_had.data.statistics import Scale, Statistics
+from recsys_had.data.values import required_columns
+from recsys_had.data.vocabulary import HashedIds, Vocabulary, texts_of
+from recsys_had.errors import CheckpointError, DataError, RecsysHadError
+from recsys_had.schema import DatasetCard, Field, FloatColumn, IntegerColumn
+from recsys_had.yamlfile import nearest
+
+
+class Encoder:
+    """Turns raw rows into ids and numbers, as a card says and training rows have shown.
+
+    In every field 0 is a missing or an unseen value. Ids of a vocabulary count from 1 by falling
+    number of training rows; hashed ids are ``1 + XXH64(value) % hash_buckets``.
+
+    Args:
+        card: what the columns are.
+        ids: per field, what gives a value its id.
+        scales: mean and deviation of each standardised column.
+        lookups: the card's side tables.
+
+    >>> from recsys_had.schema import parse_card
+    >>> card = parse_card('''
+    ... name: clicks
+    ... format: {type: csv}
+    ... columns: {click: {kind: label}, C1: {kind: categorical}, I1: {kind: integer}}
+    ... split: {by: given}
+    ... ''')
+    >>> rows = pl.DataFrame({"click": [1, 0, 0], "C1": ["b", "a", "b"], "I1": [5, 6, None]})
+    >>> encoder = Encoder.fit_frame(card, rows)
+    >>> encoder.encode(pl.DataFrame({"C1": ["a", "b", "?", None], "I1": [1, 2, 3, None]})).rows()
+    [(2, 1.0), (1, 2.0), (0, 3.0), (0, 0.0)]
+    >>> encoder.num_embeddings
+    {'C1': 3}
+    """
+
+    def __init__(
+        self,
+        card: DatasetCard,
+        *,
+        ids: Mapping[str, Vocabulary | HashedIds],
+        scales: Mapping[str, Scale],
+        lookups: Mapping[str, SideTable],
+    ) -> None:
+        self.card = card
+        self._ids = dict(ids)
+        self._scales = dict(scales)
+        self._lookups = dict(lookups)
+
+    @classmethod
+    def fit(
+        cls,
+        card: DatasetCard,
+        statistics: Statistics,
+        lookups: Mapping[str, SideTable] | None = None,
+    ) -> "Encoder":
+        """Makes an encoder of what the training rows have shown."""
+        ids = {field.name: _ids_of(field, statistics) for field in card.fields}
+        return cls(card, ids=ids, scales=statistics.scales, lookups=lookups or {})
+
+    @classmethod
+    def fit_frame(
+        cls,
+        card: DatasetCard,
+        frame: pl.DataFrame,
+        lookups: Mapping[str, SideTable] | None = None,
+    ) -> "Encoder":
+        """Makes an encoder of a frame of raw training rows."""
+        values = prepare(
+            normalise(frame, card), card, lookups or {}, place=lambda row: f"row {row}"
+        )
+        statistics = Statistics(card)
+        statistics.add(values, np.ones(len(frame), np.bool_))
+        return cls.fit(card, statistics, lookups)
+
+    @property
+    def required_columns(self) -> tuple[str, ...]:
+        """Raw columns a frame must have."""
+        return required_columns(self.card)
+
+    @property
+    def num_embeddings(self) -> dict[str, int]:
+        """Number of ids of each field, id 0 included."""
+        return {name: ids.num_embeddings for name, ids in self._ids.items()}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything that decides the encoding of a row."""
+        return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()
+
+    def encode(self, frame: pl.DataFrame, *, place: str | Place = "row") -> pl.DataFrame:
+        """Encodes raw rows.
+
+        Args:
+            frame: raw columns by name, text or typed; further columns do not matter.
+            place: names a row in an error, or the word before its number.
+
+        Returns:
+            ``label`` (float32) if the frame has the label column, each field (int32, or a list
+            of them, never empty), each dense input (float32).
+
+        Raises:
+            DataError: a column is missing, or one line per value that is not what its column
+                asks.
+        """
+        return pl.DataFrame(pl.from_arrow(self.encode_values(self._values(frame, place))))
+
+    def encode_values(self, values: pa.RecordBatch) -> pa.Table:
+        """The same, of values that :func:`recsys_had.data.prepare.prepare` has read."""
+        columns: dict[str, Any] = {}
+        if "label" in values.schema.names:
+            columns["label"] = values.column("label")
+        for field in self.card.fields:
+            encode = _encode_lists if field.is_multi else _encode_single
+            columns[field.name] = encode(values.column(field.name), self._ids[field.name])
+        for name in self.card.dense:
+            columns[name] = pa.array(self._transform(name, values.column(name)))
+        return pa.table(columns)
+
+    def unseen(self, frame: pl.DataFrame, encoded: pl.DataFrame) -> dict[str, int]:
+        """Per field, the number of values that are there and got id 0 nevertheless.
+
+        Args:
+            frame: raw rows.
+            encoded: what :meth:`encode` made of them.
+        """
+        values = self._values(frame, "row")
+        counts = {}
+        for field in self.card.fields:
+            value, ids = values.column(field.name), encoded[field.name]
+            if field.is_multi:
+                # An empty list is encoded as [0].
+                missing = int((np.diff(value.offsets.to_numpy()) == 0).sum())
+                ids = ids.explode()
+            else:
+                missing = value.null_count
+            counts[field.name] = int((ids == 0).sum()) - missing
+        return counts
+
+    def value_of(self, field: str, ids: pl.Series) -> pl.Series:
+        """The raw value of each id of a field; null for id 0.
+
+        Raises:
+            ValueError: the field is unknown, or hashed: a hash has no way back.
+        """
+        found = self._ids.get(field)
+        if found is None:
+            raise ValueError(f"value_of: no field '{field}'.{nearest(field, self._ids)}")
+        if isinstance(found, HashedIds):
+            raise ValueError(f"value_of: {field} is hashed, and a hash has no way back.")
+        return found.value_of(ids)
+
+    def counts_of(self, field: str) -> pl.DataFrame:
+        """``value``, ``count`` and ``id`` of a field's vocabulary, empty where it is hashed."""
+        found = self._ids[field]
+        if isinstance(found, HashedIds):
+            return pl.DataFrame(schema={"value": pl.String, "count": pl.Int64, "id": pl.Int32})
+        return found.frame
+
+    def save(self, folder: Path) -> None:
+        """Writes card.json, dense.json, vocab/ and lookups/ into a folder."""
+        for name in ("vocab", "lookups"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / "card.json").write_text(self.card.model_dump_json(indent=2) + "\n")
+        for name, ids in self._ids.items():
+            if isinstance(ids, Vocabulary):
+                ids.save(folder / "vocab" / f"{name}.parquet")
+        for name, table in self._lookups.items():
+            table.save(folder / "lookups" / f"{name}.parquet")
+        content = {"digest": self.digest, **self._content()}
+        (folder / "dense.json").write_text(json.dumps(content, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Encoder":
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: a file is missing, unreadable or was changed.
+        """
+        try:
+            card = DatasetCard.model_validate_json((folder / "card.json").read_text())
+            content = json.loads((folder / "dense.json").read_text())
+            digest = content["digest"]
+            scales = {name: Scale(**scale) for name, scale in content["scales"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
+            raise CheckpointError(
+                f"{folder}: is not an encoder: card.json or dense.json cannot be read: {cause}."
+            ) from cause
+        ids: dict[str, Vocabulary | HashedIds] = {}
+        for field in card.fields:
+            if field.hash_buckets is None:
+                ids[field.name] = Vocabulary.load(folder / "vocab" / f"{field.name}.parquet")
+            else:
+                ids[field.name] = HashedIds(field.hash_buckets)
+        try:
+            lookups = {
+                name: SideTable.load(lookup, folder / "lookups" / f"{name}.parquet")
+                for name, lookup in card.lookups.items()
+            }
+        except RecsysHadError as cause:
+            raise CheckpointError(str(cause)) from cause
+        encoder = cls(card, ids=ids, scales=scales, lookups=lookups)
+        if encoder.digest != digest:
+            changed = [
+                name
+                for name, part in encoder._content()["parts"].items()
+                if part != content.get("parts", {}).get(name)
+            ]
+            raise CheckpointError(
+                f"{folder}: was changed after it was written"
+                f"{': ' + ', '.join(changed) if changed else ''}. Restore it or ingest again."
+            )
+        return encoder
+
+    def _content(self) -> dict[str, Any]:
+        """What decides an encoding, the large parts by their digest."""
+        parts = {"card.json": self.card.digest}
+        for name, ids in self._ids.items():
+            if isinstance(ids, Vocabulary):
+                parts[f"vocab/{name}.parquet"] = ids.digest
+        for name, table in self._lookups.items():
+            parts[f"lookups/{name}.parquet"] = table.digest
+        scales = {
+            name: {"mean": scale.mean, "std": scale.std} for name, scale in self._scales.items()
+        }
+        return {"parts": parts, "scales": scales}
+
+    def _values(self, frame: pl.DataFrame, place: str | Place) -> pa.RecordBatch:
+        missing = [name for name in self.required_columns if name not in frame.columns]
+        if missing:
+            raise DataError(
+                [f"column {name}: is missing.{nearest(name, frame.columns)}" for name in missing]
+            )
+
+        def named(row: int) -> str:
+            return f"{place} {row}" if isinstance(place, str) else place(row)
+
+        return prepare(normalise(frame, self.card), self.card, self._lookups, place=named)
+
+    def _transform(self, name: str, values: pa.Array) -> NDArray[np.float32]:
+        """A dense input as the model reads it; 0 where it is missing."""
+        numbers: NDArray[np.float64] = values.to_numpy(zero_copy_only=False)
+        column = self.card.all_columns[name]
+        assert isinstance(column, IntegerColumn | FloatColumn)
+        if column.transform == "log1p":
+            numbers = np.sign(numbers) * np.log1p(np.abs(numbers))
+        elif column.transform == "standardise":
+            numbers = self._scales[name].apply(numbers)
+        return np.nan_to_num(numbers, nan=0.0).astype(np.float32)
+
+
+def _ids_of(field: Field, statistics: Statistics) -> Vocabulary | HashedIds:
+    if field.hash_buckets is not None:
+        return HashedIds(field.hash_buckets)
+    return Vocabulary.from_counts(statistics.counts(field.name), min_count=field.min_count)
+
+
+def _encode_single(values: Any, ids: Vocabulary | HashedIds) -> pa.Array:
+    distinct = ids.ids(texts_of(values.dictionary))
+    codes = values.indices.fill_null(len(distinct)).to_numpy()
+    return pa.array(np.append(distinct, np.int32(0))[codes])
+
+
+def _encode_lists(values: Any, ids: Vocabulary | HashedIds) -> pa.Array:
+    lengths = np.diff(values.offsets.to_numpy())
+    offsets = np.concatenate([[0], np.cumsum(np.maximum(lengths, 1))]).astype(np.int32)
+    is_value = np.ones(offsets[-1], np.bool_)
+    is_value[offsets[:-1][lengths == 0]] = False
+    encoded = np.zeros(offsets[-1], np.int32)
+    encoded[is_value] = _encode_single(values.flatten(), ids).to_numpy()
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(encoded))

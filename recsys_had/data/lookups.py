@@ -1,0 +1,128 @@
+"""SideTable: a small table joined to every row by a key, such as an item's genres."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys_had.data.problems import Problems
+from recsys_had.data.text import TextFile
+from recsys_had.data.table import TableFile
+from recsys_had.data.values import column_values
+from recsys_had.data.vocabulary import SortedTexts, digest_of, texts_of
+from recsys_had.errors import DataError
+from recsys_had.schema import Lookup, source_columns
+from recsys_had.yamlfile import nearest
+
+_WHOLE_FILE = 1 << 40
+
+
+class SideTable:
+    """A side table, ready to be joined.
+
+    Args:
+        lookup: what the card says of it.
+        frame: its rows as text, the key unique.
+    """
+
+    def __init__(self, lookup: Lookup, frame: pl.DataFrame) -> None:
+        self.lookup = lookup
+        self.frame = frame
+        self._keys = SortedTexts(frame[lookup.key])
+        problems = Problems()
+        # The last row answers for every key that is not there: all of it is missing.
+        with_unknown = pl.concat([frame, pl.DataFrame(schema=frame.schema).clear(1)])
+        self._values = dict(
+            column_values(_values_of(lookup), with_unknown, place=str, problems=problems)
+        )
+        problems.raise_any()
+
+    @classmethod
+    def read(cls, lookup: Lookup, folder: Path) -> "SideTable":
+        """Reads the table from a folder of raw files.
+
+        Raises:
+            DataError: it is missing or a row of it is not as the card says.
+        """
+        path = folder / lookup.file
+        if not path.is_file():
+            raise DataError(
+                f"{path}: there is no such file; the card joins it to every row by "
+                f"'{lookup.key}'. Put it beside the first raw file."
+            )
+        file = _open(lookup, path)
+        wanted = (lookup.key, *source_columns(_values_of(lookup)))
+        missing = [name for name in wanted if name not in file.columns]
+        if missing:
+            raise DataError(
+                [
+                    f"{file.header_place}: column {name}: is missing.{nearest(name, file.columns)}"
+                    for name in missing
+                ]
+            )
+        frames = []
+        problems = Problems()
+        for _, rows in file.blocks(wanted, block_bytes=_WHOLE_FILE):
+            frame = rows.read()
+            keys = frame[lookup.key]
+            unusable = keys.is_null() | ~keys.is_first_distinct()
+            problems.add_rows(
+                unusable.to_numpy(),
+                rows.place,
+                lambda row, keys=keys: (  # type: ignore[misc]
+                    f"column {lookup.key}: must be there and unique; got {keys[row]!r}."
+                ),
+            )
+            for _ in column_values(
+                _values_of(lookup), frame, place=rows.place, problems=problems
+            ):
+                pass
+            frames.append(frame)
+        problems.raise_any()
+        return cls(lookup, pl.concat(frames))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the rows."""
+        return digest_of(self.frame)
+
+    def save(self, path: Path) -> None:
+        """Writes the rows as Parquet."""
+        pq.write_table(self.frame.to_arrow(), path, compression="zstd")
+
+    @classmethod
+    def load(cls, lookup: Lookup, path: Path) -> "SideTable":
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            DataError: the file is missing, or does not hold the lookup's columns.
+        """
+        try:
+            return cls(lookup, pl.DataFrame(pl.from_arrow(pq.read_table(path))))
+        except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as cause:
+            raise DataError(f"{path}: cannot be read: {cause}.") from cause
+
+    def join(self, keys: pl.Series) -> dict[str, pa.Array]:
+        """The table's fields and dense inputs for each key, missing where it is unknown."""
+        found = keys.to_arrow().dictionary_encode()
+        rows = self._keys.positions(texts_of(found.dictionary))
+        unknown = len(self.frame)
+        codes = found.indices.fill_null(len(rows)).to_numpy()
+        index = np.append(np.where(rows < 0, unknown, rows), unknown)[codes]
+        return {name: values.take(pa.array(index)) for name, values in self._values.items()}
+
+
+def _values_of(lookup: Lookup) -> dict:  # type: ignore[type-arg]
+    return {
+        name: column
+        for name, column in lookup.columns.items()
+        if name != lookup.key and column.kind not in {"id", "ignored", "label"}
+    }
+
+
+def _open(lookup: Lookup, path: Path) -> TextFile | TableFile:
+    if path.suffix == ".parquet" or lookup.format.type == "parquet":
+        return TableFile(path, lookup.columns, missing=lookup.format.missing)
+    return TextFile(path, lookup.format, columns=source_columns(lookup.columns))

@@ -1,0 +1,100 @@
+"""Numbers in raw columns."""
+
+import numpy as np
+import polars as pl
+
+from recsys_had.data.problems import Place, Problems
+from recsys_had.schema import LabelColumn
+
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def whole_numbers(text: pl.Series) -> pl.Series:
+    """Text as Int64, null where it is no whole number.
+
+    ``5.0`` is one, because a nullable integer is often written so.
+
+    >>> whole_numbers(pl.Series(["5", "-7", "5.0", "5.5", "x", None])).to_list()
+    [5, -7, 5, None, None, None]
+    """
+    numbers = text.cast(pl.Int64, strict=False)
+    if numbers.null_count() > text.null_count():
+        fraction = text.cast(pl.Float64, strict=False)
+        whole = fraction.cast(pl.Int64, strict=False)
+        is_whole = (whole.cast(pl.Float64) == fraction).fill_null(False)
+        numbers = numbers.fill_null(whole.set(~is_whole, None))
+    return numbers
+
+
+def parse_integers(text: pl.Series, *, place: Place, problems: Problems) -> pl.Series:
+    """Whole numbers as Int64, null where missing; what is none is a problem."""
+    numbers = whole_numbers(text)
+    add_problems(
+        problems, numbers.is_null() & text.is_not_null(), text, "must be a whole number", place
+    )
+    return numbers
+
+
+def parse_floats(text: pl.Series, *, place: Place, problems: Problems) -> pl.Series:
+    """Finite numbers as Float64, null where missing or not a number (NaN)."""
+    numbers = text.cast(pl.Float64, strict=False)
+    is_nan = numbers.is_nan().fill_null(False)
+    # A NaN compares as larger than any number.
+    too_large = (numbers.abs() > _FLOAT32_MAX).fill_null(False) & ~is_nan
+    bad = too_large | (numbers.is_null() & text.is_not_null())
+    add_problems(problems, bad, text, "must be a finite number", place)
+    return numbers.fill_nan(None)
+
+
+def parse_labels(
+    column: LabelColumn, text: pl.Series, *, required: bool, place: Place, problems: Problems
+) -> pl.Series:
+    """Labels as 0.0 and 1.0 in Float32, null where missing.
+
+    Args:
+        column: what counts as 1.
+        text: what the raw column holds.
+        required: whether a missing label is a problem.
+        place: names a row in a problem.
+        problems: takes what is no label.
+
+    >>> column = LabelColumn(kind="label", positive_from=4)
+    >>> stars = pl.Series("stars", ["3", "5"])
+    >>> parse_labels(column, stars, required=True, place=str, problems=Problems()).to_list()
+    [0.0, 1.0]
+    """
+    numbers = text.cast(pl.Float64, strict=False)
+    if column.positive_from is None:
+        valid, told = numbers.is_in([0.0, 1.0]), "must be 0 or 1"
+    else:
+        valid, told = numbers.is_not_nan(), "must be a number"
+        numbers = (numbers >= column.positive_from).cast(pl.Float64)
+    bad = ~valid.fill_null(False)
+    if not required:
+        bad &= text.is_not_null()
+    add_problems(problems, bad, text, told, place)
+    return numbers.cast(pl.Float32)
+
+
+def log_squared_bucket(numbers: pl.Series) -> pl.Series:
+    """``floor(ln(x)^2)`` above 2, else x itself.
+
+    >>> log_squared_bucket(pl.Series([-1, 2, 3, 100, None])).to_list()
+    [-1, 2, 1, 21, None]
+    """
+    x = pl.lit(numbers)
+    bucket = x.cast(pl.Float64).log().pow(2).floor().cast(pl.Int64, strict=False)
+    return pl.select(pl.when(x > 2).then(bucket).otherwise(x)).to_series()
+
+
+def add_problems(
+    problems: Problems, bad: pl.Series, text: pl.Series, told: str, place: Place
+) -> None:
+    """Adds a problem for every row where ``bad`` holds: what was asked, and what stands there."""
+
+    def describe(row: int) -> str:
+        got = "nothing" if text[row] is None else repr(text[row])
+        return f"column {text.name}: {told}; got {got}."
+
+    if bad.any():
+        problems.add_rows(bad.to_numpy(), place, describe)

@@ -1,0 +1,51 @@
+"""Raw rows to values: every field and dense input of a block, and its label."""
+
+from collections.abc import Mapping
+
+import polars as pl
+import pyarrow as pa
+
+from recsys_had.data.lookups import SideTable
+from recsys_had.data.numbers import parse_labels
+from recsys_had.data.problems import Place, Problems
+from recsys_had.data.values import column_values
+from recsys_had.schema import DatasetCard, LabelColumn
+
+
+def prepare(
+    frame: pl.DataFrame,
+    card: DatasetCard,
+    lookups: Mapping[str, SideTable],
+    *,
+    place: Place,
+    require_label: bool = False,
+) -> pa.RecordBatch:
+    """Reads the values of raw rows: fields as dictionary arrays, dense inputs as float64.
+
+    Args:
+        frame: raw columns as text; see :func:`recsys_had.data.normalise.normalise`.
+        card: what the columns are.
+        lookups: the card's side tables.
+        place: names a row in an error.
+        require_label: whether a missing label is an error; without it, a frame need not even
+            have the column.
+
+    Raises:
+        DataError: one line per value that is not what its column asks.
+    """
+    problems = Problems()
+    values: dict[str, pa.Array] = {}
+    label = card.columns[card.label]
+    assert isinstance(label, LabelColumn)
+    if require_label or card.label in frame.columns:
+        values["label"] = parse_labels(
+            label, frame[card.label], required=require_label, place=place, problems=problems
+        ).to_arrow()
+    columns = {
+        name: column for name, column in card.columns.items() if column.kind != "label"
+    }
+    values |= column_values(columns, frame, place=place, problems=problems)
+    for name, lookup in card.lookups.items():
+        values |= lookups[name].join(frame[lookup.key])
+    problems.raise_any()
+    return pa.RecordBatch.from_pydict(values)

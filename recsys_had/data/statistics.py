@@ -1,0 +1,170 @@
+"""Statistics: what training rows say of each column, the same in any order and any blocks."""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recsys_had.schema import DatasetCard, FloatColumn, IntegerColumn
+
+# Counts wait until there are as many as those merged, so that merging costs little in all.
+_PENDING_ROWS = 1 << 20
+_HALF_BITS = 26
+# np.frexp of a float64 gives exponents from -1073 to 1024.
+_EXPONENT_OFFSET = 1100
+
+
+class Statistics:
+    """Counts of values and moments of numbers over training rows, block by block.
+
+    Args:
+        card: which columns are counted and which are standardised.
+    """
+
+    def __init__(self, card: DatasetCard) -> None:
+        self.num_rows = 0
+        self._counts = {
+            field.name: ValueCounts() for field in card.fields if field.hash_buckets is None
+        }
+        self._moments = {
+            name: Moments()
+            for name, column in card.all_columns.items()
+            if isinstance(column, IntegerColumn | FloatColumn) and column.transform == "standardise"
+        }
+
+    def add(self, values: pa.RecordBatch, rows: NDArray[np.bool_]) -> None:
+        """Adds those rows of a block where ``rows`` holds."""
+        self.num_rows += int(rows.sum())
+        for name, counts in self._counts.items():
+            counts.add(values.column(name), rows)
+        for name, moments in self._moments.items():
+            number = values.column(name).to_numpy(zero_copy_only=False)[rows]
+            moments.add(number[~np.isnan(number)])
+
+    def counts(self, field: str) -> pl.DataFrame:
+        """Distinct values of a field and the number of rows that hold each."""
+        return self._counts[field].merged()
+
+    @property
+    def scales(self) -> dict[str, "Scale"]:
+        """Mean and deviation of each standardised column."""
+        return {name: moments.scale() for name, moments in self._moments.items()}
+
+
+class ValueCounts:
+    """How many rows hold each value of a field."""
+
+    def __init__(self) -> None:
+        self._merged = pl.DataFrame(schema={"value": pl.String, "count": pl.Int64})
+        self._pending: list[pl.DataFrame] = []
+
+    def add(self, values: Any, rows: NDArray[np.bool_]) -> None:
+        """Adds a dictionary array, or a list of one (a value repeated in a row counts once)."""
+        if isinstance(values, pa.LargeListArray):
+            codes, distinct = _codes_per_row(values, rows)
+        else:
+            codes = values.indices.filter(pa.array(rows)).drop_null().to_numpy()
+            distinct = values.dictionary
+        counts = np.bincount(codes, minlength=len(distinct))
+        frame = pl.DataFrame({"value": pl.from_arrow(distinct), "count": counts})
+        self._pending.append(
+            frame.filter(pl.col("count") > 0).cast({"value": pl.String, "count": pl.Int64})
+        )
+        if sum(map(len, self._pending)) > max(_PENDING_ROWS, len(self._merged)):
+            self.merged()
+
+    def merged(self) -> pl.DataFrame:
+        """The counts so far: ``value`` and ``count``, in no order."""
+        if self._pending:
+            self._merged = (
+                pl.concat([self._merged, *self._pending])
+                .group_by("value")
+                .agg(pl.col("count").sum())
+            )
+            self._pending = []
+        return self._merged
+
+
+def _codes_per_row(
+    values: pa.LargeListArray, rows: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], pa.Array]:
+    kept = values.filter(pa.array(rows))
+    elements = kept.flatten()
+    lengths = np.diff(kept.offsets.to_numpy())
+    row = np.repeat(np.arange(len(kept)), lengths)
+    size = max(len(elements.dictionary), 1)
+    pairs = np.unique(row * size + elements.indices.to_numpy().astype(np.int64))
+    return pairs % size, elements.dictionary
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Mean and population deviation of a column over the training rows."""
+
+    mean: float
+    std: float
+
+    def apply(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """``(x - mean) / std``, or 0 where the training rows hold one number only.
+
+        >>> Scale(mean=2.0, std=0.5).apply(np.array([2.0, 3.0])).tolist()
+        [0.0, 2.0]
+        """
+        return np.zeros_like(numbers) if self.std == 0 else (numbers - self.mean) / self.std
+
+
+class Moments:
+    """Exact sums of numbers and of their squares.
+
+    >>> moments = Moments()
+    >>> moments.add(np.array([1e16, 1.0, -1e16, 3.0]))
+    >>> moments.scale().mean
+    1.0
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sum = Fraction(0)
+        self._squares = Fraction(0)
+
+    def add(self, numbers: NDArray[np.float64]) -> None:
+        """Adds finite numbers."""
+        self._count += len(numbers)
+        self._sum += exact_sum(numbers)
+        # A square has more digits than a float64; those of two halves lose next to nothing.
+        high = (numbers.astype(np.float32)).astype(np.float64)
+        low = numbers - high
+        for product in (high * high, 2 * high * low, low * low):
+            self._squares += exact_sum(product)
+
+    def scale(self) -> Scale:
+        """Mean and population deviation; 0 and 0 where nothing was added."""
+        if not self._count:
+            return Scale(0.0, 0.0)
+        mean = self._sum / self._count
+        variance = self._squares / self._count - mean * mean
+        return Scale(float(mean), math.sqrt(max(variance, Fraction(0))))
+
+
+def exact_sum(numbers: NDArray[np.float64]) -> Fraction:
+    """The sum without any rounding, so that the order of the numbers does not matter.
+
+    >>> exact_sum(np.array([0.1, 1e20, -1e20])) == Fraction(0.1)
+    True
+    """
+    mantissa, exponent = np.frexp(numbers)
+    whole = np.ldexp(mantissa, 53).astype(np.int64)
+    place = exponent + _EXPONENT_OFFSET
+    # Halves of 27 and 26 bits: their sums stay below 2^53, where a float64 is exact.
+    high = np.bincount(place, weights=(whole >> _HALF_BITS).astype(np.float64))
+    low = np.bincount(place, weights=(whole & ((1 << _HALF_BITS) - 1)).astype(np.float64))
+    total = Fraction(0)
+    for at in np.flatnonzero((high != 0) | (low != 0)).tolist():
+        part = (int(high[at]) << _HALF_BITS) + int(low[at])
+        total += part * Fraction(2) ** (at - _EXPONENT_OFFSET - 53)
+    return total

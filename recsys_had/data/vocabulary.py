@@ -1,0 +1,165 @@
+"""Vocabulary: the values of a field and their ids, and how many training rows hold each.
+
+Ids count from 1 by falling count, values of one count in the order of their UTF-8 bytes: the
+same rows give the same ids in any order. Id 0 is a missing or an unseen value.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+from numpy.typing import NDArray
+
+from recsys_had.errors import CheckpointError
+
+
+class SortedTexts:
+    """Finds texts among many by bisection: no hash table to build, whatever their number.
+
+    >>> SortedTexts(pl.Series(["b", "a"])).positions(pl.Series(["a", "c"])).tolist()
+    [1, -1]
+    """
+
+    def __init__(self, texts: pl.Series) -> None:
+        ordered = pl.DataFrame({"text": texts}).with_row_index("position").sort("text")
+        self._texts = ordered["text"]
+        self._positions = ordered["position"].to_numpy().astype(np.int64)
+
+    def positions(self, texts: pl.Series) -> NDArray[np.int64]:
+        """Position of each text among those given at first, or -1."""
+        if not len(self._texts) or not len(texts):
+            return np.full(len(texts), -1, np.int64)
+        found = self._texts.search_sorted(texts).clip(0, len(self._texts) - 1)
+        hit = (self._texts.gather(found) == texts).fill_null(False).to_numpy()
+        return np.where(hit, self._positions[found.to_numpy()], -1)
+
+
+def digest_of(frame: pl.DataFrame) -> str:
+    """SHA-256 of a frame's columns: texts, lists of them and numbers.
+
+    >>> one, other = pl.DataFrame({"a": ["xy", ""]}), pl.DataFrame({"a": ["x", "y"]})
+    >>> digest_of(one) == digest_of(other)
+    False
+    """
+    content = hashlib.sha256()
+    for column in frame.get_columns():
+        content.update(column.name.encode())
+        if isinstance(column.dtype, pl.List):
+            content.update(_bytes_of(column.list.len()))
+            column = column.explode()
+        if column.dtype == pl.String:
+            content.update(_bytes_of(column.str.len_bytes()))
+            content.update("".join(column.str.join().to_list()).encode())
+        else:
+            content.update(_bytes_of(column))
+    return content.hexdigest()
+
+
+def _bytes_of(numbers: pl.Series) -> bytes:
+    return numbers.cast(pl.Int64).fill_null(-1).to_numpy().tobytes()
+
+
+def texts_of(array: pa.Array) -> pl.Series:
+    """An Arrow array of text as a series."""
+    return pl.Series(pl.from_arrow(array)).cast(pl.String)
+
+
+class Vocabulary:
+    """The values of one field, in the order of their ids.
+
+    Args:
+        values: distinct values; the first has id 1.
+        counts: training rows that hold each.
+
+    >>> vocabulary = Vocabulary.from_counts(
+    ...     pl.DataFrame({"value": ["a", "b", "c"], "count": [2, 5, 2]}), min_count=2)
+    >>> vocabulary.ids(pl.Series(["b", "a", "z"])).tolist(), vocabulary.num_embeddings
+    ([1, 2, 0], 4)
+    """
+
+    def __init__(self, values: pl.Series, counts: pl.Series) -> None:
+        self.values = values
+        self.counts = counts
+        self._sorted = SortedTexts(values)
+
+    @classmethod
+    def from_counts(cls, counts: pl.DataFrame, *, min_count: int) -> "Vocabulary":
+        """Gives ids to the values that ``min_count`` rows hold at least."""
+        kept = counts.filter(pl.col("count") >= min_count).sort(
+            ["count", "value"], descending=[True, False]
+        )
+        return cls(kept["value"], kept["count"].cast(pl.Int64))
+
+    @property
+    def num_embeddings(self) -> int:
+        """Number of ids, id 0 included."""
+        return len(self.values) + 1
+
+    def ids(self, values: pl.Series) -> NDArray[np.int32]:
+        """Id of each value; 0 where training has not seen it."""
+        return (self._sorted.positions(values) + 1).astype(np.int32)
+
+    def value_of(self, ids: pl.Series) -> pl.Series:
+        """The value of each id; null for id 0."""
+        return self.values.gather(ids.cast(pl.Int64).replace(0, None) - 1)
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """``value``, ``count`` and ``id``, in the order of the ids."""
+        ids = pl.Series("id", np.arange(1, self.num_embeddings, dtype=np.int32))
+        return pl.DataFrame([self.values.alias("value"), self.counts.alias("count"), ids])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of values and counts."""
+        return digest_of(self.frame)
+
+    def save(self, path: Path) -> None:
+        """Writes a Parquet file of value, count and id."""
+        pq.write_table(self.frame.to_arrow(), path, compression="zstd")
+
+    @classmethod
+    def load(cls, path: Path) -> "Vocabulary":
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: the file is missing or is none of these.
+        """
+        try:
+            frame = pl.DataFrame(pl.from_arrow(pq.read_table(path)))
+            values, counts, ids = frame["value"], frame["count"], frame["id"]
+        except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as cause:
+            raise CheckpointError(f"{path}: cannot be read: {cause}.") from cause
+        if not np.array_equal(ids.to_numpy(), np.arange(1, len(ids) + 1)):
+            raise CheckpointError(f"{path}: its ids must count from 1. It was changed; restore it.")
+        return cls(values.cast(pl.String), counts.cast(pl.Int64))
+
+
+class HashedIds:
+    """Ids 1 to ``num_buckets`` by XXH64 of a value's UTF-8 bytes; nothing to learn.
+
+    >>> HashedIds(10).ids(pl.Series(["", "a"])).tolist()  # XXH64 of "" is 0xef46db3751d8e999
+    [2, 6]
+    """
+
+    def __init__(self, num_buckets: int) -> None:
+        self.num_buckets = num_buckets
+
+    @property
+    def num_embeddings(self) -> int:
+        """Number of ids, id 0 included."""
+        return self.num_buckets + 1
+
+    def ids(self, values: pl.Series) -> NDArray[np.int32]:
+        """Id of each value."""
+        return np.array(
+            [
+                1 + xxhash.xxh64_intdigest(value) % self.num_buckets
+                for value in values.cast(pl.Binary).to_list()
+            ],
+            np.int32,
+        )

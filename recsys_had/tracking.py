@@ -1,0 +1,304 @@
+"""Runs in MLflow: the only file that imports mlflow, and only when a run is tracked.
+
+The store is ``MLFLOW_TRACKING_URI`` when that is set, else ``mlflow.db`` (SQLite) beside the run
+folders. Metrics are buffered: one ``log_metric`` costs as much as a few hundred in a batch.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from recsys_had.schema import DatasetCard, source_columns
+from recsys_had.versions import library_versions
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+
+_FLUSH_AT = 500
+_FLUSH_EVERY_S = 5.0
+_PARAM_LIMIT = 6000
+_PARAMS_A_CALL = 100
+# What the logged model's environment needs beside recsys_had itself.
+_SERVING_LIBRARIES = ("torch", "polars", "pyarrow", "pandas", "numpy", "pydantic")
+
+
+class Tracker(Protocol):
+    """Where a training reports to."""
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id, or None where nothing is tracked."""
+
+    @property
+    def uri(self) -> str | None:
+        """The store, or None where nothing is tracked."""
+
+    def log_params(self, params: Mapping[str, str]) -> None:
+        """Records settings."""
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Records facts a run is found by."""
+
+    def log_dataset(self, card: DatasetCard, manifest: Mapping[str, Any], source: Path) -> None:
+        """Records the data as an input of the run."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Records numbers at a step."""
+
+    def log_run_folder(self, folder: Path, card: DatasetCard) -> None:
+        """Stores a run folder's small files, and a model that scores raw rows."""
+
+    def close(self, status: str) -> None:
+        """Ends the run: FINISHED, FAILED or KILLED."""
+
+
+class NullTracker:
+    """Tracks nothing.
+
+    >>> NullTracker().run_id is None
+    True
+    """
+
+    run_id: str | None = None
+    uri: str | None = None
+
+    def log_params(self, params: Mapping[str, str]) -> None:
+        """Does nothing."""
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Does nothing."""
+
+    def log_dataset(self, card: DatasetCard, manifest: Mapping[str, Any], source: Path) -> None:
+        """Does nothing."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Does nothing."""
+
+    def log_run_folder(self, folder: Path, card: DatasetCard) -> None:
+        """Does nothing."""
+
+    def close(self, status: str) -> None:
+        """Does nothing."""
+
+
+class MlflowTracker:
+    """Tracks one run in MLflow.
+
+    Args:
+        uri: the store.
+        artifact_location: where a new experiment keeps its files; None for the server's choice.
+        experiment_name: experiment the run belongs to.
+        run_name: name shown for a new run.
+        resume_run_id: run to go on with, instead of a new one.
+    """
+
+    def __init__(
+        self,
+        *,
+        uri: str,
+        artifact_location: str | None,
+        experiment_name: str,
+        run_name: str,
+        resume_run_id: str | None = None,
+    ) -> None:
+        _silence()
+        from mlflow import MlflowClient
+
+        self.uri: str | None = uri
+        self._client = MlflowClient(tracking_uri=uri)
+        if resume_run_id is None:
+            experiment = self._client.get_experiment_by_name(experiment_name)
+            experiment_id = (
+                self._client.create_experiment(experiment_name, artifact_location)
+                if experiment is None
+                else experiment.experiment_id
+            )
+            run_id = self._client.create_run(experiment_id, run_name=run_name).info.run_id
+        else:
+            run_id = resume_run_id
+            self._client.update_run(run_id, status="RUNNING")
+        self.run_id: str | None = run_id
+        self._id: str = run_id
+        self._waiting: list[Any] = []
+        self._flushed_at = time.monotonic()
+
+    def log_params(self, params: Mapping[str, str]) -> None:
+        """Records settings, cut to the length MLflow takes."""
+        from mlflow.entities import Param
+
+        entries = [Param(key, value[:_PARAM_LIMIT]) for key, value in params.items()]
+        for first in range(0, len(entries), _PARAMS_A_CALL):
+            self._client.log_batch(self._id, params=entries[first : first + _PARAMS_A_CALL])
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Records facts a run is found by."""
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(self._id, tags=[RunTag(key, tags[key]) for key in tags])
+
+    def log_dataset(self, card: DatasetCard, manifest: Mapping[str, Any], source: Path) -> None:
+        """Records the data folder as an input: card digest, schema and numbers of rows."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(
+            name=card.name,
+            # MLflow keeps 36 characters of a digest; the tags hold both whole.
+            digest=manifest["vocabulary_digest"][:36],
+            source_type="local",
+            source=json.dumps({"uri": str(source.resolve())}),
+            schema=json.dumps(
+                {"fields": [field.name for field in card.fields], "dense": list(card.dense)}
+            ),
+            profile=json.dumps({"rows": manifest["rows"]}),
+        )
+        tags = [InputTag("mlflow.data.context", "training")]
+        tags += [
+            InputTag(key, manifest[key])
+            for key in ("card_digest", "vocabulary_digest")
+            if key in manifest
+        ]
+        self._client.log_inputs(self._id, datasets=[DatasetInput(dataset, tags)])
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Records numbers at a step; written in batches."""
+        from mlflow.entities import Metric
+
+        now_ms = time.time_ns() // 1_000_000
+        self._waiting += [Metric(key, value, now_ms, step) for key, value in metrics.items()]
+        late = time.monotonic() - self._flushed_at > _FLUSH_EVERY_S
+        if late or len(self._waiting) >= _FLUSH_AT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes the metrics that wait."""
+        waiting, self._waiting = self._waiting, []
+        for first in range(0, len(waiting), 1000):
+            self._client.log_batch(self._id, metrics=waiting[first : first + 1000])
+        self._flushed_at = time.monotonic()
+
+    def log_run_folder(self, folder: Path, card: DatasetCard) -> None:
+        """Stores experiment, manifest, metrics and plots, and the run as a pyfunc model."""
+        self.flush()
+        for name in ("experiment.yaml", "manifest.json", "metrics.json"):
+            self._client.log_artifact(self._id, str(folder / name))
+        if (folder / "plots").is_dir():
+            self._client.log_artifacts(self._id, str(folder / "plots"), "plots")
+        import mlflow
+
+        with _as_active(self.uri or "", self._id):
+            mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(Path(__file__).with_name("scoring_model.py")),
+                artifacts={"run": str(folder)},
+                signature=model_signature(card),
+                pip_requirements=_requirements(),
+            )
+
+    def close(self, status: str) -> None:
+        """Writes what waits and ends the run."""
+        self.flush()
+        self._client.set_terminated(self._id, status=status)
+
+
+def start_tracker(
+    *,
+    enabled: bool,
+    out: Path,
+    experiment_name: str,
+    run_name: str,
+    resume_run_id: str | None = None,
+) -> Tracker:
+    """Starts, or takes up, the tracking of a run.
+
+    Args:
+        enabled: whether anything is tracked.
+        out: the run folder; the default store lies beside it.
+        experiment_name: experiment the run belongs to.
+        run_name: name shown for the run.
+        resume_run_id: run to go on with.
+    """
+    if not enabled:
+        return NullTracker()
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    folder = out.resolve().parent
+    return MlflowTracker(
+        uri=uri or f"sqlite:///{folder / 'mlflow.db'}",
+        artifact_location=None if uri else (folder / "mlartifacts").as_uri(),
+        experiment_name=experiment_name,
+        run_name=run_name,
+        resume_run_id=resume_run_id,
+    )
+
+
+def model_signature(card: DatasetCard) -> "ModelSignature":
+    """Inputs and output of the logged model.
+
+    Every raw column may be of any type and may be absent: MLflow's typed columns refuse the ints,
+    floats with gaps, texts and nulls that frames read from the same raw file come with. What a
+    column must hold is checked by the card when a frame is scored.
+    """
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
+
+    names = [name for name in source_columns(card.columns) if name != card.label]
+    inputs = Schema([ColSpec(AnyType(), name, required=False) for name in names])
+    return ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.float, "score")]))
+
+
+def register_scoring_model(load: Callable[[str], Callable[[Any], Any]]) -> None:
+    """Hands MLflow the model that the script it logs defines.
+
+    Args:
+        load: makes, of a run folder's path, a function from a frame of raw rows to scores.
+    """
+    import mlflow
+
+    class ScoringModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+        """Scores raw rows with the run folder it was logged with."""
+
+        def load_context(self, context: Any) -> None:
+            """Loads the run folder."""
+            self._score = load(context.artifacts["run"])
+
+        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+            """Scores a frame of raw rows; returns a frame with the column ``score``."""
+            import pandas as pd
+
+            return pd.DataFrame({"score": self._score(model_input)}, index=model_input.index)
+
+    mlflow.models.set_model(ScoringModel())
+
+
+@contextmanager
+def _as_active(uri: str, run_id: str) -> Iterator[None]:
+    """Makes a run MLflow's active one for a while, as logging a model needs."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        with mlflow.start_run(run_id=run_id):
+            yield
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+def _requirements() -> list[str]:
+    """Pinned, so that MLflow asks no index what to write down."""
+    found = library_versions()
+    names = ["recsys_had", *_SERVING_LIBRARIES]
+    return [f"{name}=={found[name].split('+')[0]}" for name in names if name in found]
+
+
+def _silence() -> None:
+    """No network traffic, no progress bars, no messages among a command's own."""
+    import logging
+
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
