@@ -80,7 +80,12 @@ def predict(
         disable=not (is_first_rank() and os.isatty(2)),
     ) as bar:
         report = predictor.predict_files(
-            inputs, out, keep=keep, resume=resume, overwrite=overwrite, on_rows=lambda rows: _advance(bar, rows)
+            inputs,
+            out,
+            keep=keep,
+            resume=resume,
+            overwrite=overwrite,
+            on_rows=lambda rows: _advance(bar, rows),
         )
     seconds = time.perf_counter() - begin
     return {

@@ -19,7 +19,7 @@ _PIECE_BYTES = 1 << 24
 
 
 def expand(inputs: Sequence[str | Path]) -> list[tuple[int, Path]]:
-    """Turns files and globs into files, each with the number of the input it came from.
+    r"""Turns files and globs into files, each with the number of the input it came from.
 
     The order of the inputs is kept; what a glob matches is sorted.
 
@@ -29,7 +29,7 @@ def expand(inputs: Sequence[str | Path]) -> list[tuple[int, Path]]:
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> for name in ("b.tsv", "a.tsv"):
-    ...     _ = (folder / name).write_text("1\\n")
+    ...     _ = (folder / name).write_text("1\n")
     >>> [(number, path.name) for number, path in expand([f"{folder}/*.tsv", folder / "b.tsv"])]
     [(0, 'a.tsv'), (0, 'b.tsv'), (1, 'b.tsv')]
     """
@@ -54,7 +54,7 @@ def expand(inputs: Sequence[str | Path]) -> list[tuple[int, Path]]:
 
 
 def _matches(pattern: str) -> list[Path]:
-    paths = map(Path, sorted(glob.glob(pattern, recursive=True)))
+    paths = map(Path, sorted(glob.glob(pattern, recursive=True)))  # noqa: PTH207 - also absolute
     return [path for path in paths if not path.is_dir()]
 
 
@@ -108,7 +108,7 @@ def open_bytes(path: Path) -> Iterator[ByteStream]:
     """Opens a plain, .gz or .zst file."""
     try:
         if path.suffix == ".gz":
-            stream: Any = gzip.open(path, "rb")
+            stream: Any = gzip.open(path, "rb")  # noqa: SIM115 - closed below
         elif path.suffix == ".zst":
             stream = pa.CompressedInputStream(pa.OSFile(str(path), "rb"), "zstd")
         else:

@@ -56,7 +56,7 @@ def ingest(
     block_bytes: int = BLOCK_BYTES,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, Any]:
-    """Encodes raw files into a data folder.
+    r"""Encodes raw files into a data folder.
 
     Args:
         card: what the columns are and how rows are split.
@@ -82,7 +82,7 @@ def ingest(
     ... split: {by: given}
     ... ''')
     >>> folder = Path(tempfile.mkdtemp())
-    >>> _ = (folder / "rows.csv").write_text("click,C1\\n1,a\\n0,b\\n")
+    >>> _ = (folder / "rows.csv").write_text("click,C1\n1,a\n0,b\n")
     >>> report = ingest(card, [("train", folder / "rows.csv")], folder / "data")
     >>> report["rows"], report["num_embeddings"]
     ({'train': 2}, {'C1': 3})

@@ -29,13 +29,13 @@ class Dialect:
 
 
 class Records:
-    """The records of a piece of text that begins with one.
+    r"""The records of a piece of text that begins with one.
 
     Args:
-        data: the text; line ends are ``\\n``.
+        data: the text; line ends are ``\n``.
         dialect: how columns stand in a line.
 
-    >>> records = Records(b'a,"x\\ny"\\nb,c,d\\n', Dialect(b",", quoted=True))
+    >>> records = Records(b'a,"x\ny"\nb,c,d\n', Dialect(b",", quoted=True))
     >>> len(records), records.lines.tolist()
     (2, [0, 2])
     >>> records.wrong_widths(2)
@@ -66,13 +66,15 @@ class Records:
         """Positions of the quotes, or None where there are none that mean anything."""
         if not self._dialect.quoted or b'"' not in self._data:
             return None
-        return np.flatnonzero(self._bytes == _QUOTE)
+        quotes: NDArray[np.int64] = np.flatnonzero(self._bytes == _QUOTE)
+        return quotes
 
     def _outside(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of the positions that do not stand between quotes."""
         if self._quotes is None:
             return positions
-        return positions[np.searchsorted(self._quotes, positions) % 2 == 0]
+        outside: NDArray[np.int64] = positions[np.searchsorted(self._quotes, positions) % 2 == 0]
+        return outside
 
     @cached_property
     def ends(self) -> NDArray[np.int64]:
@@ -113,12 +115,12 @@ class Records:
         return self._data.count(b"\n", 0, position)
 
     def stray_quote(self) -> int | None:
-        """Position of the first quote that stands where RFC 4180 allows none.
+        r"""Position of the first quote that stands where RFC 4180 allows none.
 
         A quote opens a column right after a separator or a line end, closes it right before
         one, and is doubled inside. Also found: the last quote, where it is never closed.
 
-        >>> Records(b'a,b"c"\\n', Dialect(b",", quoted=True)).stray_quote()
+        >>> Records(b'a,b"c"\n', Dialect(b",", quoted=True)).stray_quote()
         3
         """
         quotes = self._quotes
@@ -169,10 +171,10 @@ def _none() -> NDArray[Any]:
 
 
 def plain_line_ends(data: bytes) -> bytes:
-    """Writes ``\\r\\n`` as ``\\n``.
+    r"""Writes ``\r\n`` as ``\n``.
 
-    >>> plain_line_ends(b"a\\r\\nb\\r\\n")
-    b'a\\nb\\n'
+    >>> plain_line_ends(b"a\r\nb\r\n")
+    b'a\nb\n'
     """
     # A text without a return is by far the most frequent one and is not copied.
     return data.replace(b"\r\n", b"\n") if b"\r" in data else data

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys_had.data.problems import Problems
-from recsys_had.data.text import TextFile
 from recsys_had.data.table import TableFile
+from recsys_had.data.text import TextFile
 from recsys_had.data.values import column_values
 from recsys_had.data.vocabulary import SortedTexts, digest_of, texts_of
 from recsys_had.errors import DataError
@@ -75,9 +75,7 @@ class SideTable:
                     f"column {lookup.key}: must be there and unique; got {keys[row]!r}."
                 ),
             )
-            for _ in column_values(
-                _values_of(lookup), frame, place=rows.place, problems=problems
-            ):
+            for _ in column_values(_values_of(lookup), frame, place=rows.place, problems=problems):
                 pass
             frames.append(frame)
         problems.raise_any()

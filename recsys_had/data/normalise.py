@@ -4,7 +4,6 @@ A Parquet file or a pandas frame brings numbers, times and lists. Nullable integ
 floats: 153.0 must be the value '153', or no id would ever be found again.
 """
 
-
 import polars as pl
 
 from recsys_had.errors import DataError
@@ -66,9 +65,7 @@ def blank_missing(
     frame: pl.DataFrame, missing: tuple[str, ...], *, columns: tuple[str, ...]
 ) -> pl.DataFrame:
     """Turns the texts that mean "no value" into nulls."""
-    texts = [
-        name for name in columns if name in frame.columns and frame.schema[name] == pl.String
-    ]
+    texts = [name for name in columns if name in frame.columns and frame.schema[name] == pl.String]
     value = pl.col(texts)
     if not texts or not missing:
         return frame

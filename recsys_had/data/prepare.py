@@ -41,9 +41,7 @@ def prepare(
         values["label"] = parse_labels(
             label, frame[card.label], required=require_label, place=place, problems=problems
         ).to_arrow()
-    columns = {
-        name: column for name, column in card.columns.items() if column.kind != "label"
-    }
+    columns = {name: column for name, column in card.columns.items() if column.kind != "label"}
     values |= column_values(columns, frame, place=place, problems=problems)
     for name, lookup in card.lookups.items():
         values |= lookups[name].join(frame[lookup.key])

@@ -53,7 +53,7 @@ class RawBlock:
 
 
 class RawSource:
-    """Reads raw files as a card describes them.
+    r"""Reads raw files as a card describes them.
 
     Args:
         inputs: files or globs, .gz and .zst among them; a name ending in .parquet is read as
@@ -76,7 +76,7 @@ class RawSource:
     ... split: {by: given}
     ... ''')
     >>> path = Path(tempfile.mkdtemp()) / "rows.csv"
-    >>> _ = path.write_text("C1,click\\na,1\\n,0\\n")
+    >>> _ = path.write_text("C1,click\na,1\n,0\n")
     >>> [block.frame.rows() for block in RawSource([path], card).blocks()]
     [[('1', 'a'), ('0', None)]]
     """
@@ -137,7 +137,7 @@ class RawSource:
     def empty_block(self) -> RawBlock:
         """A block of no rows, where one is needed nevertheless."""
         index, file = self._files[0]
-        frame = pl.DataFrame(schema={name: pl.String for name in self._wanted})
+        frame = pl.DataFrame(schema=dict.fromkeys(self._wanted, pl.String))
         return RawBlock(file.path, index, 0, 0, lambda: frame, str)
 
     def _open(self, path: Path) -> TextFile | TableFile:

@@ -32,7 +32,7 @@ _log = logging.getLogger("recsys_had")
 def hash_fractions(texts: list[bytes], *, seed: int) -> NDArray[np.float64]:
     """A number in [0, 1) for each text: the upper 53 bits of its XXH64.
 
-    >>> hash_fractions([b""], seed=0)[0] == (0xef46db3751d8e999 >> 11) / 2**53
+    >>> hash_fractions([b""], seed=0).item() == (0xef46db3751d8e999 >> 11) / 2**53
     True
     """
     digests = np.array([xxhash.xxh64_intdigest(text, seed) for text in texts], np.uint64)
@@ -66,7 +66,7 @@ def split_by_content(frame: pl.DataFrame, card: DatasetCard, rule: ContentHashSp
     the ratios of train and valid together, and so on.
     """
     names = [name for name in SPLITS if name in rule.ratios]
-    limits = np.cumsum([rule.ratios[name] for name in names])[:-1]  # type: ignore[index]
+    limits = np.cumsum([rule.ratios[name] for name in names])[:-1]
     fractions = hash_fractions(row_texts(frame, card), seed=rule.seed)
     codes = np.array([SPLITS.index(name) for name in names], np.int8)
     return codes[np.searchsorted(limits, fractions, side="right")]

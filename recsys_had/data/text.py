@@ -187,7 +187,7 @@ class TextRows:
             has_header=False,
             separator=self.file.dialect.separator.decode(),
             quote_char='"' if records.has_quotes else None,
-            schema={name: pl.String for name in self.file.columns},
+            schema=dict.fromkeys(self.file.columns, pl.String),
         ).select(self.wanted)
         missing = self.file.format.missing
         if "" not in missing:

@@ -15,9 +15,7 @@ _MICROSECONDS = {"unix": 1_000_000, "unix_ms": 1_000}
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 
 
-def parse_times(
-    text: pl.Series, pattern: str, *, place: Place, problems: Problems
-) -> pl.Series:
+def parse_times(text: pl.Series, pattern: str, *, place: Place, problems: Problems) -> pl.Series:
     """Times in UTC, null where missing.
 
     Args:
@@ -67,7 +65,9 @@ def _parse(text: pl.Series, pattern: str) -> pl.Series:
         factor = _MICROSECONDS[pattern]
         number = whole_numbers(text)
         # Years 1 to 9999, the ones a date part is defined for.
-        in_range = number.is_between(_FIRST_SECOND * 10**6 // factor, _LAST_SECOND * 10**6 // factor)
+        in_range = number.is_between(
+            _FIRST_SECOND * 10**6 // factor, _LAST_SECOND * 10**6 // factor
+        )
         return (number.set(~in_range.fill_null(True), None) * factor).cast(pl.Datetime("us"))
     if _HOUR.search(pattern) and not _MINUTE.search(pattern):
         # Polars wants minutes beside hours; a bar keeps them apart from the digits before.

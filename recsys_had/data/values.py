@@ -4,7 +4,7 @@ A categorical field becomes a dictionary array: the distinct values of the block
 them each row holds. Counting and encoding then touch each distinct value once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import polars as pl
@@ -56,7 +56,7 @@ def _is_used(column: Column) -> bool:
 
 
 def column_values(
-    columns: dict[str, Column], frame: pl.DataFrame, *, place: Place, problems: Problems
+    columns: Mapping[str, Column], frame: pl.DataFrame, *, place: Place, problems: Problems
 ) -> Iterator[tuple[str, pa.Array]]:
     """Yields each field and dense input that the columns make, and its values.
 

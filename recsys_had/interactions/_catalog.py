@@ -95,7 +95,9 @@ def catalog() -> dict[str, CatalogEntry]:
         layer = _layer(name)
         summary = (inspect.getdoc(layer) or "").splitlines()[0]
         built: Any = build(name, num_fields=3, embedding_dim=4)
-        entries[name] = CatalogEntry(name, summary, layer.domain, built.degree, layer.paper, layer.cost)
+        entries[name] = CatalogEntry(
+            name, summary, layer.domain, built.degree, layer.paper, layer.cost
+        )
     return entries
 
 

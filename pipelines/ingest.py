@@ -1,0 +1,91 @@
+"""``recsys-had ingest``: raw click logs in, encoded Parquet shards and vocabularies out."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from recsys_had.pipelines._command import Result, is_first_rank, recsys_had_command
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+@recsys_had_command("ingest")
+@click.argument("dataset")
+@click.option(
+    "--raw",
+    required=True,
+    multiple=True,
+    metavar="[SPLIT=]PATH",
+    help="Raw file or glob (.gz and .zst too); may be repeated. SPLIT is train, valid or test.",
+)
+@click.argument("more_raw", metavar="[[SPLIT=]PATH]...", nargs=-1)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Data folder.")
+@click.option("--overwrite", is_flag=True, help="Replace the data folder OUT holds.")
+def command(
+    dataset: str, raw: tuple[str, ...], more_raw: tuple[str, ...], out: Path, overwrite: bool
+) -> Result:
+    """Encode the raw rows of DATASET (a bundled name or the path of a dataset.yaml).
+
+    Without SPLIT= the card's split rule decides which rows train. An interrupted run goes on
+    when the same command is given again.
+    """
+    content = ingest(dataset, raw=(*raw, *more_raw), out=out, overwrite=overwrite)
+    return Result(content, _as_text(content, out))
+
+
+def ingest(
+    name: str, *, raw: tuple[str, ...], out: Path, overwrite: bool = False
+) -> dict[str, Any]:
+    """Encodes raw rows into a data folder; returns what ``--json`` prints."""
+    from tqdm import tqdm
+
+    from recsys_had.data.ingest import ingest as ingest_files
+    from recsys_had.schema import load_card
+
+    card = load_card(name)
+    # Each row is told twice: when it was read, and when it was encoded.
+    with tqdm(
+        desc="ingest (reading and encoding)",
+        unit=" rows",
+        unit_scale=0.5,
+        disable=not (is_first_rank() and os.isatty(2)),
+    ) as bar:
+        return ingest_files(
+            card,
+            [_split_and_path(text) for text in raw],
+            out,
+            overwrite=overwrite,
+            on_rows=lambda rows: _advance(bar, rows),
+        )
+
+
+def _advance(bar: "tqdm[Any]", rows: int) -> None:
+    bar.update(rows)
+
+
+def _split_and_path(text: str) -> tuple[str | None, str]:
+    """``train=rows.tsv`` in two; a path that holds a ``=`` may follow, or stand alone.
+
+    >>> _split_and_path("train=day=1.tsv"), _split_and_path("logs/day=1.tsv")
+    (('train', 'day=1.tsv'), (None, 'logs/day=1.tsv'))
+    """
+    split, equals, path = text.partition("=")
+    if equals and split.isidentifier() and not Path(text).exists():
+        return split, path
+    return None, text
+
+
+def _as_text(content: dict[str, Any], out: Path) -> str:
+    rows = ", ".join(f"{split} {number:,}" for split, number in content["rows"].items())
+    tables = content["num_embeddings"]
+    return "\n".join(
+        [
+            f"{content['rows_read']:,} rows read: {rows}",
+            f"{len(tables)} fields with {sum(tables.values()):,} ids",
+            f"{content['rows_per_s']:,.0f} rows/s, "
+            f"{content['peak_rss_bytes'] / 2**20:,.0f} MiB of memory at most",
+            f"data folder: {out}",
+        ]
+    )
