@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FrameType
@@ -109,6 +110,7 @@ def _prepare() -> None:
     # Idle OpenMP threads that spin made a contended backward pass 60 times as slow.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    _silence_libraries()
     signal.signal(signal.SIGTERM, _terminate)
     level = logging.INFO if is_first_rank() else logging.ERROR
     handler = logging.StreamHandler(sys.stderr)
@@ -117,6 +119,14 @@ def _prepare() -> None:
     logger.handlers[:] = [handler]
     logger.setLevel(level)
     logger.propagate = False
+
+
+def _silence_libraries() -> None:
+    """Keeps what libraries tell their own developers out of a user's log."""
+    warnings.filterwarnings("ignore", module=r"(torch|torchrec|fbgemm_gpu|mlflow)(\.|$)")
+    warnings.filterwarnings("ignore", message=".*deprecating ShardedTensor")
+    for name in ("torchrec", "torch.fx._symbolic_trace", "torch.distributed", "mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -33,11 +33,11 @@ def command(out: Path, rows: int, seed: int, no_tracking: bool) -> Result:
 
 def demo(out: Path, *, rows: int, seed: int, tracking: bool = True) -> dict[str, Any]:
     """Runs the job through the other commands' own functions; returns what ``--json`` prints."""
-    from recsys_had.data.synthetic import PlantedModel
     from recsys_had.pipelines.ingest import ingest
     from recsys_had.pipelines.predict import predict
     from recsys_had.pipelines.train import train
 
+    from recsys_had.data.synthetic import PlantedModel
     from recsys_had.metrics import auc
 
     begin = time.perf_counter()
@@ -78,9 +78,9 @@ def demo(out: Path, *, rows: int, seed: int, tracking: bool = True) -> dict[str,
 
 
 def _read_scores(folder: Path) -> Any:
-    import pyarrow.parquet as pq
+    import polars as pl
 
-    return pq.read_table(folder, columns=["score"]).column("score").to_numpy()
+    return pl.read_parquet(folder / "part-*.parquet", columns=["score"])["score"].to_numpy()
 
 
 def _say(text: str) -> None:

@@ -2,13 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from recsys_had.pipelines._command import Result, is_first_rank, recsys_had_command
-
-if TYPE_CHECKING:
-    pass
 
 
 @recsys_had_command("train")
