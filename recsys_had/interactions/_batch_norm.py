@@ -6,10 +6,11 @@ of processes.
 Letters: B rows of this rank, C channels.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn import functional as collectives
 
 
 class DistributedBatchNorm(nn.BatchNorm1d):
@@ -28,10 +29,18 @@ class DistributedBatchNorm(nn.BatchNorm1d):
     Paper: Ioffe and Szegedy 2015, algorithm 1 (arXiv:1502.03167).
     Differs from the paper: the mini-batch spans the ranks.
 
+    Args:
+        num_features: C.
+        eps: added to the variance.
+        momentum: share of a step's moments in the running ones.
+
     >>> norm = DistributedBatchNorm(3)
     >>> norm(torch.zeros(4, 3)).shape
     torch.Size([4, 3])
     """
+
+    def __init__(self, num_features: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__(num_features, eps=eps, momentum=momentum)
 
     def forward(self, x_BC: Tensor) -> Tensor:
         """Normalises over all ranks when training, by the running moments otherwise."""
@@ -65,6 +74,22 @@ class DistributedBatchNorm(nn.BatchNorm1d):
         self.running_var.lerp_(unbiased_C, self.momentum)
 
 
+class _SumOverRanks(torch.autograd.Function):
+    """The sum over ranks; what flows back is summed over them too."""
+
+    @staticmethod
+    def forward(ctx: Any, x_C: Tensor) -> Tensor:
+        total = x_C.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        total = grads[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
 def _sum_over_ranks(x_C: Tensor) -> Tensor:
-    total: Tensor = collectives.all_reduce(x_C)  # type: ignore[no-untyped-call]
+    total: Tensor = _SumOverRanks.apply(x_C)
     return total

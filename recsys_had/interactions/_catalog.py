@@ -113,5 +113,7 @@ def _layer(name: str) -> Any:
 
 
 def _nearest(name: str, known: "tuple[str, ...] | list[str]") -> str:
+    if not known:
+        return " It has none."
     match = get_close_matches(name, known, n=1)
     return f" Did you mean '{match[0]}'?" if match else f" Known: {', '.join(known)}."

@@ -60,7 +60,7 @@ class HadamardCross(nn.Module):
         self.output_shape = (width,)
         self.degree: int | None = num_layers + 1
         multiplications = width * width if rank is None else 2 * width * rank
-        self.flops_per_row = num_layers * (2 * multiplications + 3 * width)
+        self.flops_per_row = num_layers * (2 * multiplications + 2 * width)
 
     def forward(self, x_BFD: Tensor) -> Tensor:
         """Applies the crosses."""

@@ -48,7 +48,9 @@ class Senet(nn.Module):
         self.excite = nn.Parameter(nn.init.xavier_normal_(torch.empty(num_fields, hidden)))
         self.output_shape = (num_fields, embedding_dim)
         self.degree: int | None = None
-        self.flops_per_row = 2 * num_fields * embedding_dim + 4 * num_fields * hidden
+        self.flops_per_row = (
+            2 * num_fields * embedding_dim + 4 * num_fields * hidden + hidden + num_fields
+        )
 
     def forward(self, x_BFD: Tensor) -> Tensor:
         """Weights the fields."""
