@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,7 +63,7 @@ class _Vocabulary(_Model):
     """
 
     min_count: int = pydantic.Field(default=1, ge=1)
-    hash_buckets: int | None = pydantic.Field(default=None, ge=1)
+    hash_buckets: int | None = pydantic.Field(default=None, ge=1, lt=2**31)
 
     @pydantic.model_validator(mode="after")
     def _one_of_both(self) -> "_Vocabulary":
@@ -204,9 +204,17 @@ class StratifiedSplit(_Model):
 
     by: Literal["stratified_kfold"]
     num_folds: int = pydantic.Field(default=10, ge=3)
-    seed: int = 2018
-    test_fold: int = 0
-    valid_fold: int = 1
+    seed: int = pydantic.Field(default=2018, ge=0)
+    test_fold: int = pydantic.Field(default=0, ge=0)
+    valid_fold: int = pydantic.Field(default=1, ge=0)
+
+    @pydantic.model_validator(mode="after")
+    def _folds_exist(self) -> "StratifiedSplit":
+        if max(self.test_fold, self.valid_fold) >= self.num_folds:
+            raise ValueError(f"test_fold and valid_fold must be below num_folds, {self.num_folds}.")
+        if self.test_fold == self.valid_fold:
+            raise ValueError(f"test_fold and valid_fold must differ; got {self.test_fold} twice.")
+        return self
 
 
 class TimeSplit(_Model):
@@ -296,10 +304,12 @@ class DatasetCard(_Model):
                     f"lookups.{name}.key must name a column of both tables; got '{lookup.key}'."
                 )
         names = [field.name for field in self.fields] + list(self.dense)
-        dotted = next((name for name in (*self.all_columns, *names) if "." in name), None)
-        if dotted is not None:
-            # Tables are modules named after their fields, and a dot would nest them.
-            raise ValueError(f"a column's name must not hold a '.'; got '{dotted}'. Rename it.")
+        for name in (*self.all_columns, *names, *self.lookups):
+            # Tables are modules, and files, named after their fields.
+            unfit = next((character for character in "./\\\0" if character in name), None)
+            if unfit is not None or not name:
+                told = "be empty" if unfit is None else f"hold a {unfit!r}"
+                raise ValueError(f"a column's name must not {told}; got '{name}'. Rename it.")
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"field names must be unique; got {', '.join(repeated)} twice.")
@@ -358,7 +368,7 @@ def is_dense(column: Column) -> bool:
     return column.transform != "log_squared_bucket"
 
 
-def source_columns(columns: dict[str, Column]) -> tuple[str, ...]:
+def source_columns(columns: Mapping[str, Column]) -> tuple[str, ...]:
     """Names of the columns as they stand in a file: flag columns are written out.
 
     >>> genres = MultiCategoricalColumn(kind="multi_categorical", flags=("drama", "comedy"))

@@ -1,6 +1,7 @@
 """YAML files with a memory of their lines, so that an error can point at one."""
 
 import difflib
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,18 @@ import yaml
 from recsys_had.errors import RecsysHadError
 
 KeyPath = tuple[str | int, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's truths: a column named ``on`` or ``no`` is a text."""
+
+
+_TRUTHS = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _TRUTHS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_TRUTHS, re.compile("^(?:true|false|True|False)$"), list("tfTF"))
 
 
 @dataclass(frozen=True)
@@ -65,8 +78,8 @@ def parse_yaml(
     2
     """
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
+        root = yaml.compose(text, Loader=_Loader)
+        content = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as cause:
         line = "" if cause.problem_mark is None else f":{cause.problem_mark.line + 1}"
         raise error(f"{path}{line}: is not valid YAML: {cause.problem}.") from cause
@@ -109,8 +122,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("zzz", ["b", "a"])
     ' Known: a, b.'
     """
-    names = sorted(known)
+    names = sorted(filter(None, known))
+    by_lower = {other.lower(): other for other in names}
     match = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if name.lower() in by_lower:
+        match = [by_lower[name.lower()]]
     if match:
         return f" Did you mean '{match[0]}'?"
     return f" Known: {', '.join(names)}." if names else ""

@@ -78,3 +78,13 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
 def test_without_a_near_name_the_known_ones_are_listed() -> None:
     assert nearest("zzz", ["beta", "alpha"]) == " Known: alpha, beta."
     assert nearest("zzz", []) == ""
+
+
+def test_a_column_named_on_or_no_is_a_text() -> None:
+    content = parse_yaml("on: {no: yes}\nflag: true\nother: False").content
+    assert content == {"on": {"no": "yes"}, "flag": True, "other": False}
+
+
+def test_the_nearest_name_is_found_whatever_its_case() -> None:
+    assert nearest("C1", ["c1", "c2"]) == " Did you mean 'c1'?"
+    assert nearest("C1", [""]) == ""

@@ -226,8 +226,8 @@ class Encoder:
                 if part != content.get("parts", {}).get(name)
             ]
             raise CheckpointError(
-                f"{folder}: was changed after it was written"
-                f"{': ' + ', '.join(changed) if changed else ''}. Restore it or ingest again."
+                f"{folder}: was changed after it was written: "
+                f"{', '.join(changed or ['dense.json'])}. Restore it or ingest again."
             )
         return encoder
 

@@ -8,13 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys_had.data.problems import Problems
-from recsys_had.data.table import TableFile
-from recsys_had.data.text import TextFile
+from recsys_had.data.rawfile import check_header, open_raw
 from recsys_had.data.values import column_values
 from recsys_had.data.vocabulary import SortedTexts, digest_of, texts_of
 from recsys_had.errors import DataError
 from recsys_had.schema import Lookup, source_columns
-from recsys_had.yamlfile import nearest
 
 _WHOLE_FILE = 1 << 40
 
@@ -52,34 +50,31 @@ class SideTable:
                 f"{path}: there is no such file; the card joins it to every row by "
                 f"'{lookup.key}'. Put it beside the first raw file."
             )
-        file = _open(lookup, path)
+        file = open_raw(path, lookup.format, lookup.columns)
         wanted = (lookup.key, *source_columns(_values_of(lookup)))
-        missing = [name for name in wanted if name not in file.columns]
-        if missing:
-            raise DataError(
-                [
-                    f"{file.header_place}: column {name}: is missing.{nearest(name, file.columns)}"
-                    for name in missing
-                ]
-            )
-        frames = []
+        check_header(file, wanted)
+        blocks = [rows for _, rows in file.blocks(wanted, block_bytes=_WHOLE_FILE)]
+        if not blocks:
+            raise DataError(f"{path}: holds no rows. Give the file that does.")
+        frames = [rows.read() for rows in blocks]
+        firsts = np.cumsum([0, *map(len, frames)])
+
+        def place(row: int) -> str:
+            block = int(np.searchsorted(firsts, row, side="right")) - 1
+            return blocks[block].place(row - int(firsts[block]))
+
+        frame = pl.concat(frames)
+        keys = frame[lookup.key]
         problems = Problems()
-        for _, rows in file.blocks(wanted, block_bytes=_WHOLE_FILE):
-            frame = rows.read()
-            keys = frame[lookup.key]
-            unusable = keys.is_null() | ~keys.is_first_distinct()
-            problems.add_rows(
-                unusable.to_numpy(),
-                rows.place,
-                lambda row, keys=keys: (  # type: ignore[misc]
-                    f"column {lookup.key}: must be there and unique; got {keys[row]!r}."
-                ),
-            )
-            for _ in column_values(_values_of(lookup), frame, place=rows.place, problems=problems):
-                pass
-            frames.append(frame)
+        problems.add_rows(
+            (keys.is_null() | ~keys.is_first_distinct()).to_numpy(),
+            place,
+            lambda row: f"column {lookup.key}: must be there and unique; got {keys[row]!r}.",
+        )
+        for _ in column_values(_values_of(lookup), frame, place=place, problems=problems):
+            pass
         problems.raise_any()
-        return cls(lookup, pl.concat(frames))
+        return cls(lookup, frame)
 
     @property
     def digest(self) -> str:
@@ -118,9 +113,3 @@ def _values_of(lookup: Lookup) -> dict:  # type: ignore[type-arg]
         for name, column in lookup.columns.items()
         if name != lookup.key and column.kind not in {"id", "ignored", "label"}
     }
-
-
-def _open(lookup: Lookup, path: Path) -> TextFile | TableFile:
-    if path.suffix == ".parquet" or lookup.format.type == "parquet":
-        return TableFile(path, lookup.columns, missing=lookup.format.missing)
-    return TextFile(path, lookup.format, columns=source_columns(lookup.columns))

@@ -4,6 +4,8 @@ A Parquet file or a pandas frame brings numbers, times and lists. Nullable integ
 floats: 153.0 must be the value '153', or no id would ever be found again.
 """
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from recsys_had.errors import DataError
@@ -40,7 +42,7 @@ def normalise(frame: pl.DataFrame, card: DatasetCard) -> pl.DataFrame:
 
 
 def normalise_columns(
-    frame: pl.DataFrame, columns: dict[str, Column], *, missing: tuple[str, ...]
+    frame: pl.DataFrame, columns: Mapping[str, Column], *, missing: tuple[str, ...]
 ) -> pl.DataFrame:
     """The same for the columns of a side table."""
     problems = []

@@ -17,7 +17,7 @@ def whole_numbers(text: pl.Series) -> pl.Series:
     >>> whole_numbers(pl.Series(["5", "-7", "5.0", "5.5", "x", None])).to_list()
     [5, -7, 5, None, None, None]
     """
-    numbers = text.cast(pl.Int64, strict=False)
+    numbers = text.str.replace(r"\.0+$", "").cast(pl.Int64, strict=False)
     if numbers.null_count() > text.null_count():
         fraction = text.cast(pl.Float64, strict=False)
         whole = fraction.cast(pl.Int64, strict=False)

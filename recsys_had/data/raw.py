@@ -11,12 +11,12 @@ import polars as pl
 
 from recsys_had.data.files import expand
 from recsys_had.data.problems import Problems
+from recsys_had.data.rawfile import check_header, open_raw
 from recsys_had.data.table import TableFile
 from recsys_had.data.text import TextFile
 from recsys_had.data.values import required_columns
 from recsys_had.errors import DataError
 from recsys_had.schema import DatasetCard, source_columns
-from recsys_had.yamlfile import nearest
 
 BLOCK_BYTES = 64 << 20
 _log = logging.getLogger("recsys_had")
@@ -89,7 +89,6 @@ class RawSource:
         label: Literal["required", "optional"] = "required",
         keep: Sequence[str] = (),
     ) -> None:
-        self._card = card
         self._optional = card.label if label == "optional" else None
         wanted = required_columns(card) if self._optional else source_columns(card.columns)
         self._wanted = tuple(dict.fromkeys([*wanted, *keep]))
@@ -97,9 +96,7 @@ class RawSource:
         problems = Problems()
         for index, path in expand(inputs):
             try:
-                file = self._open(path)
-                self._check(file)
-                self._files.append((index, file))
+                self._files.append((index, self._open(path, card)))
             except DataError as error:
                 problems.add_error(error)
         problems.raise_any()
@@ -140,27 +137,11 @@ class RawSource:
         frame = pl.DataFrame(schema=dict.fromkeys(self._wanted, pl.String))
         return RawBlock(file.path, index, 0, 0, lambda: frame, str)
 
-    def _open(self, path: Path) -> TextFile | TableFile:
-        file_format = self._card.format
-        if path.suffix == ".parquet" or file_format.type == "parquet":
-            return TableFile(path, self._card.columns, missing=file_format.missing)
-        columns = source_columns(self._card.columns)
-        return TextFile(path, file_format, columns=columns, optional=self._optional)
-
-    def _check(self, file: TextFile | TableFile) -> None:
-        names, place = file.columns, file.header_place
-        problems = [
-            f"{place}: column {name}: stands twice. Rename one of them."
-            for name in sorted({name for name in names if names.count(name) > 1})
-        ]
-        problems += [
-            f"{place}: column {name}: is missing.{nearest(name, names)}"
-            for name in self._wanted
-            if name not in names
-        ]
-        if problems:
-            raise DataError(problems)
-        known = {*source_columns(self._card.columns), *self._wanted}
-        extra = [name for name in names if name not in known]
+    def _open(self, path: Path, card: DatasetCard) -> TextFile | TableFile:
+        file = open_raw(path, card.format, card.columns, optional=self._optional)
+        check_header(file, self._wanted)
+        known = {*source_columns(card.columns), *self._wanted}
+        extra = [name for name in file.columns if name not in known]
         if extra:
             _log.info("%s: not in the card and so not read: %s.", file.path, ", ".join(extra))
+        return file

@@ -193,7 +193,8 @@ class PlantedModel:
 def _popularity(number: int) -> NDArray[np.float64]:
     """Chances of ``number`` values, a few of them frequent and many rare."""
     weight = 1.0 / (5.0 + np.arange(number))
-    return weight / weight.sum()
+    shares: NDArray[np.float64] = weight / weight.sum()
+    return shares
 
 
 def _distinct(generator: np.random.Generator, number: int) -> NDArray[np.int64]:

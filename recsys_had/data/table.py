@@ -1,6 +1,6 @@
 """TableFile: a Parquet file as blocks of rows, its values turned to text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class TableFile:
     """
 
     def __init__(
-        self, path: Path, card_columns: dict[str, Column], *, missing: tuple[str, ...]
+        self, path: Path, card_columns: Mapping[str, Column], *, missing: tuple[str, ...]
     ) -> None:
         self.path = path
         self.card_columns = card_columns

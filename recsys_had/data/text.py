@@ -101,6 +101,7 @@ class TextFile:
             head = self._read_record(stream, b"", 1)
         first = plain_line_ends(head[: Records(head, self.dialect).first_bytes or len(head)])
         first = first.removeprefix(_BYTE_ORDER_MARK)
+        self.check_quotes(Records(first, self.dialect), 1)
         if not first:
             raise DataError(
                 f"{self.path}: is empty. Remove it, or give the file that holds the rows."
@@ -108,7 +109,13 @@ class TextFile:
         text = self.decode(first.removesuffix(b"\n"), 1).decode()
         separator = self.dialect.separator.decode()
         if self.dialect.quoted:
-            return tuple(next(csv.reader([text], delimiter=separator), [""]))
+            try:
+                return tuple(next(csv.reader([text], delimiter=separator), [""]))
+            except csv.Error as cause:
+                raise DataError(
+                    f"{self.path}:1: is not a row of CSV ({cause}). Are its line ends those of "
+                    "an old system, or is it no text?"
+                ) from cause
         return tuple(text.split(separator))
 
     def _read_record(self, stream: ByteStream, head: bytes, line: int) -> bytes:
@@ -124,6 +131,19 @@ class TextFile:
                 break
             head += more
         return head
+
+    def check_quotes(self, records: Records, first_line: int) -> None:
+        """Refuses a quote that RFC 4180 does not allow.
+
+        Raises:
+            DataError: the first such quote, with its line.
+        """
+        stray = records.stray_quote()
+        if stray is not None:
+            raise DataError(
+                f"{self.path}:{first_line + records.line_at(stray)}: a quote stands inside a "
+                "column or is never closed. Put the column in quotes and double those inside it."
+            )
 
     def decode(self, data: bytes, first_line: int) -> bytes:
         """The text as UTF-8."""
@@ -182,13 +202,7 @@ class TextRows:
         data = self.file.decode(plain_line_ends(self.data), self.first_line)
         records = Records(data, self.file.dialect)
         self._check(records)
-        frame = pl.read_csv(
-            data,
-            has_header=False,
-            separator=self.file.dialect.separator.decode(),
-            quote_char='"' if records.has_quotes else None,
-            schema=dict.fromkeys(self.file.columns, pl.String),
-        ).select(self.wanted)
+        frame = self._parse(data, has_quotes=records.has_quotes)
         missing = self.file.format.missing
         if "" not in missing:
             frame = frame.with_columns(pl.all().fill_null(""))
@@ -197,14 +211,29 @@ class TextRows:
             missing = tuple(text for text in missing if text)
         return blank_missing(frame, missing, columns=self.wanted)
 
+    def _parse(self, data: bytes, *, has_quotes: bool) -> pl.DataFrame:
+        """Columns of text, nulls where a column is empty and not in quotes."""
+        # Polars takes a mark at the start of a block for the file's, and drops one.
+        if data.startswith(_BYTE_ORDER_MARK):
+            data = _BYTE_ORDER_MARK + data
+        # It drops a return before a separator, too. One that ends no line is a character.
+        stand_in = None
+        if b"\r" in data:
+            stand_in = _unused_character(data)
+            data = data.replace(b"\r", stand_in.encode())
+        frame = pl.read_csv(
+            data,
+            has_header=False,
+            separator=self.file.dialect.separator.decode(),
+            quote_char='"' if has_quotes else None,
+            schema=dict.fromkeys(self.file.columns, pl.String),
+        ).select(self.wanted)
+        if stand_in is not None:
+            frame = frame.with_columns(pl.all().str.replace_all(stand_in, "\r", literal=True))
+        return frame
+
     def _check(self, records: Records) -> None:
-        stray = records.stray_quote()
-        if stray is not None:
-            line = self.first_line + records.line_at(stray)
-            raise DataError(
-                f"{self.file.path}:{line}: a quote stands inside a column or is never closed. "
-                "Put the column in quotes and double those inside it."
-            )
+        self.file.check_quotes(records, self.first_line)
         width = len(self.file.columns)
         wrong, widths = records.wrong_widths(width)
         if not len(wrong):
@@ -219,6 +248,11 @@ class TextRows:
         problems = Problems()
         problems.add_rows(records.mask(wrong), self.place, describe)
         problems.raise_any()
+
+
+def _unused_character(data: bytes) -> str:
+    """A character for private use that is not in the text."""
+    return next(chr(code) for code in range(0xE000, 0xF900) if chr(code).encode() not in data)
 
 
 def _separator(file_format: FileFormat) -> bytes:

@@ -1,6 +1,7 @@
 """Times in raw columns and in a card's split rule."""
 
 import datetime
+import functools
 import re
 
 import polars as pl
@@ -60,6 +61,22 @@ def parse_moment(text: str, pattern: str) -> datetime.datetime:
     return moment
 
 
+@functools.cache
+def _check(pattern: str) -> None:
+    """Writes a time and reads it back, because Polars takes any pattern and finds no times."""
+    noon = datetime.datetime(2014, 10, 21, 12)
+    try:
+        text = pl.Series([noon]).dt.strftime(pattern)
+        if text.str.strptime(pl.Datetime("us"), pattern, strict=False)[0] is not None:
+            return
+        reason = "it holds no whole date"
+    except pl.exceptions.PolarsError as cause:
+        reason = str(cause)
+    raise SchemaError(
+        f"format: must be unix, unix_ms or a strptime pattern; got '{pattern}' ({reason})."
+    )
+
+
 def _parse(text: pl.Series, pattern: str) -> pl.Series:
     if pattern in _MICROSECONDS:
         factor = _MICROSECONDS[pattern]
@@ -72,10 +89,8 @@ def _parse(text: pl.Series, pattern: str) -> pl.Series:
     if _HOUR.search(pattern) and not _MINUTE.search(pattern):
         # Polars wants minutes beside hours; a bar keeps them apart from the digits before.
         text, pattern = text + "|00", pattern + "|%M"
-    try:
-        times = text.str.strptime(pl.Datetime("us"), pattern, strict=False)
-    except pl.exceptions.ComputeError as cause:
-        raise SchemaError(
-            f"format: must be unix, unix_ms or a strptime pattern; got '{pattern}' ({cause})."
-        ) from cause
+    # Python's fraction is digits alone; Polars' own holds the point.
+    pattern = pattern.replace(".%f", "%.f").replace("%f", "%6f")
+    _check(pattern)
+    times = text.str.strptime(pl.Datetime("us"), pattern, strict=False)
     return times.dt.replace_time_zone(None)

@@ -131,12 +131,13 @@ class Vocabulary:
         """
         try:
             frame = pl.DataFrame(pl.from_arrow(pq.read_table(path)))
-            values, counts, ids = frame["value"], frame["count"], frame["id"]
+            values, counts = frame["value"].cast(pl.String), frame["count"].cast(pl.Int64)
+            ids = frame["id"]
         except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as cause:
             raise CheckpointError(f"{path}: cannot be read: {cause}.") from cause
         if not np.array_equal(ids.to_numpy(), np.arange(1, len(ids) + 1)):
             raise CheckpointError(f"{path}: its ids must count from 1. It was changed; restore it.")
-        return cls(values.cast(pl.String), counts.cast(pl.Int64))
+        return cls(values, counts)
 
 
 class HashedIds:

@@ -91,5 +91,5 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 def _sum_over_ranks(x_C: Tensor) -> Tensor:
-    total: Tensor = _SumOverRanks.apply(x_C)
+    total: Tensor = _SumOverRanks.apply(x_C)  # type: ignore[no-untyped-call]
     return total

@@ -1,0 +1,53 @@
+"""One raw file, whatever its format: opened, and its columns looked at."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from recsys_had.data.table import TableFile
+from recsys_had.data.text import TextFile
+from recsys_had.errors import DataError
+from recsys_had.schema import Column, FileFormat, source_columns
+from recsys_had.yamlfile import nearest
+
+
+def open_raw(
+    path: Path,
+    file_format: FileFormat,
+    columns: Mapping[str, Column],
+    *,
+    optional: str | None = None,
+) -> TextFile | TableFile:
+    """Opens a raw file; a name ending in .parquet is Parquet whatever the format says.
+
+    Args:
+        path: the file.
+        file_format: how it is written.
+        columns: what its columns are, in the order of a file without a header.
+        optional: the one of them that a file without a header may lack.
+
+    Raises:
+        DataError: it is empty, cannot be read or has another number of columns.
+    """
+    if path.suffix == ".parquet" or file_format.type == "parquet":
+        return TableFile(path, columns, missing=file_format.missing)
+    return TextFile(path, file_format, columns=source_columns(columns), optional=optional)
+
+
+def check_header(file: TextFile | TableFile, wanted: Sequence[str]) -> None:
+    """Asks of a file the columns that will be read.
+
+    Raises:
+        DataError: one line per column that is missing or stands twice.
+    """
+    names, place = file.columns, file.header_place
+    problems = [
+        f"{place}: column {name}: stands twice. Rename one of them."
+        for name in sorted({name for name in names if names.count(name) > 1})
+    ]
+    problems += [
+        f"{place}: column {name}: is missing.{nearest(name, names)}"
+        for name in wanted
+        if name not in names
+    ]
+    if problems:
+        raise DataError(problems)
