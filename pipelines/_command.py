@@ -33,6 +33,42 @@ class Result:
     text: str
 
 
+class ManyValuesCommand(click.Command):
+    """A command whose repeatable options take several values at once: ``--raw a.tsv b.tsv``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Writes the option before each of its values."""
+        return super().parse_args(ctx, self._spelled_out(args))
+
+    def _spelled_out(self, args: list[str]) -> list[str]:
+        options = {
+            name: option
+            for option in self.params
+            if isinstance(option, click.Option) and not option.is_flag
+            for name in option.opts
+        }
+        found: list[str] = []
+        has_argument = False
+        many: str | None = None  # the repeatable option that takes further words
+        words = iter(args)
+        for word in words:
+            if word == "--":
+                return [*found, word, *words]
+            if word.startswith("-") and len(word) > 1:
+                name = word.partition("=")[0]
+                option = options.get(name)
+                found.append(word)
+                many = name if option is not None and option.multiple else None
+                if option is not None and name == word:
+                    found += [value for value in (next(words, None),) if value is not None]
+            elif many is not None and has_argument:
+                found += [many, word]
+            else:
+                found.append(word)
+                has_argument, many = True, None
+        return found
+
+
 def is_first_rank() -> bool:
     """Whether this process may print: under torchrun only rank 0 does."""
     return os.environ.get("RANK", "0") == "0"
@@ -54,7 +90,9 @@ def recsys_had_command(
             sys.exit(_run(lambda: work(**options), as_json=as_json))
 
         option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-        make: Callable[[Any], click.Command] = click.command(name, **settings)
+        make: Callable[[Any], click.Command] = click.command(
+            name, cls=ManyValuesCommand, **settings
+        )
         return make(option(run))
 
     return decorate

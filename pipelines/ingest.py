@@ -17,21 +17,18 @@ if TYPE_CHECKING:
     "--raw",
     required=True,
     multiple=True,
-    metavar="[SPLIT=]PATH",
-    help="Raw file or glob (.gz and .zst too); may be repeated. SPLIT is train, valid or test.",
+    metavar="[SPLIT=]PATH...",
+    help="Raw files or globs (.gz and .zst too). SPLIT is train, valid or test.",
 )
-@click.argument("more_raw", metavar="[[SPLIT=]PATH]...", nargs=-1)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Data folder.")
 @click.option("--overwrite", is_flag=True, help="Replace the data folder OUT holds.")
-def command(
-    dataset: str, raw: tuple[str, ...], more_raw: tuple[str, ...], out: Path, overwrite: bool
-) -> Result:
+def command(dataset: str, raw: tuple[str, ...], out: Path, overwrite: bool) -> Result:
     """Encode the raw rows of DATASET (a bundled name or the path of a dataset.yaml).
 
     Without SPLIT= the card's split rule decides which rows train. An interrupted run goes on
     when the same command is given again.
     """
-    content = ingest(dataset, raw=(*raw, *more_raw), out=out, overwrite=overwrite)
+    content = ingest(dataset, raw=raw, out=out, overwrite=overwrite)
     return Result(content, _as_text(content, out))
 
 

@@ -15,18 +15,23 @@ if TYPE_CHECKING:
 @recsys_had_command("predict")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
-    "--input", "inputs", required=True, multiple=True, help="Raw file or glob; may be repeated."
+    "--input",
+    "inputs",
+    required=True,
+    multiple=True,
+    metavar="PATH...",
+    help="Raw files or globs, scored in this order.",
 )
-@click.argument("more_inputs", metavar="[PATH]...", nargs=-1)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of scores.")
-@click.option("--keep", multiple=True, help="Raw column to copy beside the score.")
+@click.option(
+    "--keep", multiple=True, metavar="COLUMN...", help="Raw columns to copy beside the score."
+)
 @click.option("--batch-size", default=8192, show_default=True, type=click.IntRange(min=1))
 @click.option("--resume", is_flag=True, help="Go on after a kill.")
 @click.option("--overwrite", is_flag=True, help="Replace what OUT holds.")
 def command(
     run: Path,
     inputs: tuple[str, ...],
-    more_inputs: tuple[str, ...],
     out: Path,
     keep: tuple[str, ...],
     batch_size: int,
@@ -36,7 +41,7 @@ def command(
     """Score raw rows with RUN; writes part-*.parquet with row_id, kept columns and score."""
     content = predict(
         run,
-        inputs=(*inputs, *more_inputs),
+        inputs=inputs,
         out=out,
         keep=keep,
         batch_size=batch_size,
