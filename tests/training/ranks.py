@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from recsys_had.config import Experiment
 from recsys_had.data.folder import DataFolder
-from recsys_had.training.distributed import process_group
+from recsys_had.data.parquet import Step
+from recsys_had.training.distributed import gather_state, process_group
 from recsys_had.training.loop import Trainer
 
 
@@ -25,6 +27,26 @@ def main(experiment: Path, data: Path, work: Path, out: Path) -> None:
             out.write_text(json.dumps(found))
 
 
+def watch_first_step(trainer: Trainer) -> dict[str, bool]:
+    """By table, whether the first step changed it; filled, on rank 0, when that step is done."""
+    changed: dict[str, bool] = {}
+    before = gather_state(trainer.sharded, trainer.model)
+    step = trainer.step
+
+    def watched(rows: Step) -> Tensor:
+        loss = step(rows)
+        trainer.step = step  # type: ignore[method-assign]
+        after = gather_state(trainer.sharded, trainer.model)
+        if before is not None and after is not None:
+            for name, weights in before.items():
+                if ".tables." in name:
+                    changed[name] = not torch.equal(weights, after[name])
+        return loss
+
+    trainer.step = watched  # type: ignore[method-assign]
+    return changed
+
+
 def train(experiment: Path, data: Path, work: Path, device: torch.device) -> dict[str, Any]:
     """What a training came to, as JSON holds it; weights on rank 0 alone."""
     trainer = Trainer(
@@ -33,8 +55,10 @@ def train(experiment: Path, data: Path, work: Path, device: torch.device) -> dic
         device=device,
         work=work,
     )
+    changed = watch_first_step(trainer)
     result = trainer.run()
     return {
+        "changed_in_one_step": changed,
         "losses": trainer.losses,
         "valid": result.metrics["valid"],
         "weights": {

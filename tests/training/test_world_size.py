@@ -105,6 +105,8 @@ def test_two_processes_equal_one(
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=2e-5)
     assert two["valid"]["rows"] == ROWS["valid"]
     assert two["valid"]["logloss"] == pytest.approx(one["valid"]["logloss"], abs=1e-5)
+    assert len(two["changed_in_one_step"]) == 6
+    assert all(two["changed_in_one_step"].values())
     assert two["weights"].keys() == one["weights"].keys()
     for name, weights in one["weights"].items():
         # Adagrad and Adam blow up rounding where gradients cancel: most weights, not every one.
