@@ -259,6 +259,7 @@ def register_scoring_model(load: Callable[[str], Callable[[Any], Any]]) -> None:
         load: makes, of a run folder's path, a function from a frame of raw rows to scores.
     """
     import mlflow
+    import pandas as pd
 
     class ScoringModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         """Scores raw rows with the run folder it was logged with."""
@@ -267,10 +268,9 @@ def register_scoring_model(load: Callable[[str], Callable[[Any], Any]]) -> None:
             """Loads the run folder."""
             self._score = load(context.artifacts["run"])
 
-        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+        # MLflow warns of any hint but this one, and of none.
+        def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
             """Scores a frame of raw rows; returns a frame with the column ``score``."""
-            import pandas as pd
-
             return pd.DataFrame({"score": self._score(model_input)}, index=model_input.index)
 
     mlflow.models.set_model(ScoringModel())
