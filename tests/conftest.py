@@ -1,6 +1,7 @@
 """What several rooms' tests share: where real rows are, small encoded data, one process group."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,10 @@ import torch
 from recsys_had.data.folder import DataFolder
 from recsys_had.schema import DatasetCard, parse_card
 from recsys_had.training.distributed import process_group
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would the
+# processes that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SMALL_CARD = """
 name: small
