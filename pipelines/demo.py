@@ -7,7 +7,10 @@ from typing import Any
 import click
 from recsys_had.pipelines._command import Result, recsys_had_command
 
+from recsys_had.errors import DataError
+
 _MODELS = ("synthetic_fm", "synthetic_dcn_v2")
+_SIGN = "demo.txt"  # in the folder from the start: the next demo may replace what is here
 
 
 @recsys_had_command("demo")
@@ -40,6 +43,7 @@ def demo(out: Path, *, rows: int, seed: int, tracking: bool = True) -> dict[str,
     from recsys_had.data.synthetic import PlantedModel
     from recsys_had.metrics import auc
 
+    _claim(out)
     begin = time.perf_counter()
     _say(f"generating {rows:,} rows of a planted pairwise model in Criteo's format ...")
     planted = PlantedModel(seed=seed)
@@ -75,6 +79,20 @@ def demo(out: Path, *, rows: int, seed: int, tracking: bool = True) -> dict[str,
         "seconds": time.perf_counter() - begin,
         "mlflow_uri": models[_MODELS[0]]["train"]["mlflow_uri"],
     }
+
+
+def _claim(out: Path) -> None:
+    """Refuses a folder somebody else filled."""
+    try:
+        if not (out / _SIGN).is_file():
+            out.mkdir(parents=True, exist_ok=True)
+            if any(out.iterdir()):
+                raise DataError(
+                    f"{out}: is not empty and was not made by the demo. Choose another folder."
+                )
+            (out / _SIGN).write_text("Made by `recsys-had demo`; the next demo replaces it.\n")
+    except OSError as cause:
+        raise DataError(f"{out}: cannot be written: {cause.strerror}.") from cause
 
 
 def _read_scores(folder: Path) -> Any:
