@@ -2,7 +2,8 @@
 
 Work lives in ``OUT/.work``. What is finished is moved to ``OUT`` with the marker file last, so
 a folder with a marker is whole. A user's mistake removes the work; a kill keeps it, to be
-taken up again.
+taken up again. Where the work holds a checkpoint, hours of somebody's time, nothing but
+``overwrite`` removes it.
 """
 
 import errno
@@ -39,6 +40,8 @@ class OutputFolder:
         fingerprint: what the work depends on; work of another fingerprint is dropped.
         keep_unfinished: refuse, rather than drop, unfinished work unless told to resume or
             to overwrite it.
+        checkpoint: name of what, lying in :attr:`work`, makes it worth keeping whatever goes
+            wrong.
 
     Raises:
         DataError: the folder holds something this command may not replace.
@@ -61,11 +64,13 @@ class OutputFolder:
         resume: bool = False,
         fingerprint: dict[str, Any] | None = None,
         keep_unfinished: bool = False,
+        checkpoint: str | None = None,
     ) -> None:
         self.path = path
         self.marker = marker
         self.resumed = False
         self._existed = path.exists()
+        self._checkpoint = checkpoint
         self._root = path / ".work"
         self._fingerprint = json.loads(json.dumps(fingerprint or {}))
         self._refuse_foreign(overwrite=overwrite)
@@ -121,14 +126,22 @@ class OutputFolder:
         if error is None:
             return
         full = is_disk_full(error)
+        kept = self._checkpoint is not None and (self.work / self._checkpoint).exists()
         if full or isinstance(error, RecsysHadError):
-            self._drop_work()
+            if kept:
+                shutil.rmtree(self.stage, ignore_errors=True)
+            else:
+                self._drop_work()
             if not self._existed and self.path.is_dir() and not any(self.path.iterdir()):
                 self.path.rmdir()
         if full and not isinstance(error, RecsysHadError):
+            hint = (
+                "Free some space and add --resume: the last checkpoint is kept."
+                if kept
+                else "Free some space or choose another folder; the unfinished work was removed."
+            )
             raise DataError(
-                f"{self.path}: writing failed. No space is left on the device. "
-                "Free some space or choose another folder; the unfinished work was removed."
+                f"{self.path}: writing failed. No space is left on the device. {hint}"
             ) from error
 
     def _refuse_foreign(self, *, overwrite: bool) -> None:

@@ -2,10 +2,15 @@
 
 The store is ``MLFLOW_TRACKING_URI`` when that is set, else ``mlflow.db`` (SQLite) beside the run
 folders. Metrics are buffered: one ``log_metric`` costs as much as a few hundred in a batch.
+
+A store that cannot be used is the user's to mend before anything is trained. One that fails
+later costs the record, never the training: it is told once and not tried again.
 """
 
 import json
+import logging
 import os
+import textwrap
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -13,11 +18,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from recsys_had.errors import ConfigError
 from recsys_had.schema import DatasetCard, source_columns
 from recsys_had.versions import library_versions
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
+
+log = logging.getLogger("recsys_had")
 
 _FLUSH_AT = 500
 _FLUSH_EVERY_S = 5.0
@@ -37,6 +45,10 @@ class Tracker(Protocol):
     @property
     def uri(self) -> str | None:
         """The store, or None where nothing is tracked."""
+
+    @property
+    def error(self) -> str | None:
+        """Why the record is incomplete, or None."""
 
     def log_params(self, params: Mapping[str, str]) -> None:
         """Records settings."""
@@ -66,6 +78,7 @@ class NullTracker:
 
     run_id: str | None = None
     uri: str | None = None
+    error: str | None = None
 
     def log_params(self, params: Mapping[str, str]) -> None:
         """Does nothing."""
@@ -109,6 +122,7 @@ class MlflowTracker:
         _silence()
         from mlflow import MlflowClient
 
+        self.error: str | None = None
         self.uri: str | None = uri
         self._client = MlflowClient(tracking_uri=uri)
         if resume_run_id is None:
@@ -132,14 +146,19 @@ class MlflowTracker:
         from mlflow.entities import Param
 
         entries = [Param(key, value[:_PARAM_LIMIT]) for key, value in params.items()]
-        for first in range(0, len(entries), _PARAMS_A_CALL):
-            self._client.log_batch(self._id, params=entries[first : first + _PARAMS_A_CALL])
+
+        def write() -> None:
+            for first in range(0, len(entries), _PARAMS_A_CALL):
+                self._client.log_batch(self._id, params=entries[first : first + _PARAMS_A_CALL])
+
+        self._try(write)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Records facts a run is found by."""
         from mlflow.entities import RunTag
 
-        self._client.log_batch(self._id, tags=[RunTag(key, tags[key]) for key in tags])
+        entries = [RunTag(key, value) for key, value in tags.items()]
+        self._try(lambda: self._client.log_batch(self._id, tags=entries))
 
     def log_dataset(self, card: DatasetCard, manifest: Mapping[str, Any], source: Path) -> None:
         """Records the data folder as an input: card digest, schema and numbers of rows."""
@@ -162,12 +181,15 @@ class MlflowTracker:
             for key in ("card_digest", "vocabulary_digest")
             if key in manifest
         ]
-        self._client.log_inputs(self._id, datasets=[DatasetInput(dataset, tags)])
+        inputs = [DatasetInput(dataset, tags)]
+        self._try(lambda: self._client.log_inputs(self._id, datasets=inputs))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Records numbers at a step; written in batches."""
         from mlflow.entities import Metric
 
+        if self.error is not None:
+            return
         now_ms = time.time_ns() // 1_000_000
         self._waiting += [Metric(key, value, now_ms, step) for key, value in metrics.items()]
         late = time.monotonic() - self._flushed_at > _FLUSH_EVERY_S
@@ -176,14 +198,38 @@ class MlflowTracker:
 
     def flush(self) -> None:
         """Writes the metrics that wait."""
+        self._try(self._write_waiting)
+
+    def log_run_folder(self, folder: Path, card: DatasetCard) -> None:
+        """Stores experiment, manifest, metrics and plots, and the run as a pyfunc model."""
+        self.flush()
+        self._try(lambda: self._write_run_folder(folder, card))
+
+    def close(self, status: str) -> None:
+        """Writes what waits and ends the run."""
+        self.flush()
+        self._try(lambda: self._client.set_terminated(self._id, status=status))
+
+    def _try(self, work: Callable[[], None]) -> None:
+        if self.error is not None:
+            return
+        try:
+            work()
+        except Exception as cause:
+            self.error = _reason(cause)
+            log.warning(
+                "MLflow at %s: %s Nothing more is recorded; the run folder is not affected.",
+                self.uri,
+                self.error,
+            )
+
+    def _write_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
         for first in range(0, len(waiting), 1000):
             self._client.log_batch(self._id, metrics=waiting[first : first + 1000])
         self._flushed_at = time.monotonic()
 
-    def log_run_folder(self, folder: Path, card: DatasetCard) -> None:
-        """Stores experiment, manifest, metrics and plots, and the run as a pyfunc model."""
-        self.flush()
+    def _write_run_folder(self, folder: Path, card: DatasetCard) -> None:
         for name in ("experiment.yaml", "manifest.json", "metrics.json"):
             self._client.log_artifact(self._id, str(folder / name))
         if (folder / "plots").is_dir():
@@ -200,11 +246,6 @@ class MlflowTracker:
                 signature=model_signature(card),
                 pip_requirements=_requirements(),
             )
-
-    def close(self, status: str) -> None:
-        """Writes what waits and ends the run."""
-        self.flush()
-        self._client.set_terminated(self._id, status=status)
 
 
 def start_tracker(
@@ -223,18 +264,28 @@ def start_tracker(
         experiment_name: experiment the run belongs to.
         run_name: name shown for the run.
         resume_run_id: run to go on with.
+
+    Raises:
+        ConfigError: the store cannot be used.
     """
     if not enabled:
         return NullTracker()
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    given = os.environ.get("MLFLOW_TRACKING_URI")
     folder = out.resolve().parent
-    return MlflowTracker(
-        uri=uri or f"sqlite:///{folder / 'mlflow.db'}",
-        artifact_location=None if uri else (folder / "mlartifacts").as_uri(),
-        experiment_name=experiment_name,
-        run_name=run_name,
-        resume_run_id=resume_run_id,
-    )
+    uri = given or f"sqlite:///{folder / 'mlflow.db'}"
+    try:
+        return MlflowTracker(
+            uri=uri,
+            artifact_location=None if given else (folder / "mlartifacts").as_uri(),
+            experiment_name=experiment_name,
+            run_name=run_name,
+            resume_run_id=resume_run_id,
+        )
+    except Exception as cause:
+        raise ConfigError(
+            f"MLflow at {uri}: cannot be used. {_reason(cause)} Set MLFLOW_TRACKING_URI to "
+            "another store, or add --no-tracking."
+        ) from cause
 
 
 def model_signature(card: DatasetCard) -> "ModelSignature":
@@ -290,6 +341,12 @@ def _as_active(uri: str, run_id: str) -> Iterator[None]:
         mlflow.set_tracking_uri(before)
 
 
+def _reason(cause: Exception) -> str:
+    """The first line of what went wrong, as a sentence."""
+    lines = str(cause).strip().splitlines() or [type(cause).__name__]
+    return textwrap.shorten(lines[0], 300, placeholder=" ...").rstrip(" .") + "."
+
+
 def _requirements() -> list[str]:
     """Pinned, so that MLflow asks no index what to write down."""
     found = library_versions()
@@ -299,9 +356,11 @@ def _requirements() -> list[str]:
 
 def _silence() -> None:
     """No network traffic, no progress bars, no messages among a command's own."""
-    import logging
-
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    for name in ("mlflow", "mlflow.store.db.utils", "alembic"):
+    # stdout is the command's result.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    # Seconds, not minutes, until a server that does not answer is told.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    for name in ("mlflow", "mlflow.store.db.utils", "alembic", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -73,6 +73,23 @@ def test_unfinished_work_worth_keeping_is_not_dropped_unasked(tmp_path: Path) ->
     assert not OutputFolder(out, marker="m", keep_unfinished=True, overwrite=True).resumed
 
 
+@pytest.mark.parametrize("error", [DataError("x: wrong."), OSError(errno.ENOSPC, "full")])
+def test_work_that_holds_a_checkpoint_is_kept_whatever_goes_wrong(
+    tmp_path: Path, error: Exception
+) -> None:
+    out = tmp_path / "out"
+    options = {"marker": "m", "keep_unfinished": True, "checkpoint": "checkpoint"}
+    with pytest.raises(DataError):
+        with OutputFolder(out, **options) as folder:
+            (folder.work / "checkpoint").mkdir()
+            (folder.stage / "m").write_text("half")
+            raise error
+    with OutputFolder(out, **options, resume=True) as folder:
+        assert folder.resumed
+        assert (folder.work / "checkpoint").is_dir()
+        assert not list(folder.stage.iterdir())
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(DataError, match=r"No space is left on the device"):

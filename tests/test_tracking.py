@@ -1,6 +1,7 @@
 """Runs in MLflow: what is recorded, where, and what happens when a run breaks."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from recsys_had.errors import ConfigError
 from recsys_had.schema import DatasetCard
 from recsys_had.tracking import MlflowTracker, NullTracker, model_signature, start_tracker
 
@@ -130,6 +132,46 @@ def test_the_signature_names_the_raw_columns_and_takes_any_frame(small_card: Dat
         pd.DataFrame({"A": [1.0, None]}),
     ):
         mlflow.models.utils._enforce_schema(frame, signature.inputs)
+
+
+def test_a_store_that_cannot_be_used_is_told_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for uri in ("bogus://x", f"sqlite:///{tmp_path}/file/store.db"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(ConfigError) as told:
+            start_tracker(enabled=True, out=tmp_path, experiment_name="shop", run_name="fm")
+        assert len(told.value.problems) == 1
+        assert "\n" not in str(told.value)
+        assert str(told.value).startswith(f"MLflow at {uri}: cannot be used. ")
+        assert str(told.value).endswith("or add --no-tracking.")
+
+
+def test_a_store_that_fails_later_is_told_once_and_not_tried_again(
+    store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = start(store)
+    assert tracker.error is None
+    calls = []
+
+    def gone(*arguments: object, **options: object) -> None:
+        calls.append(arguments)
+        raise ConnectionError("the server went away\nlong story")
+
+    monkeypatch.setattr(MlflowClient, "log_batch", gone)
+    monkeypatch.setattr(logging.getLogger("recsys_had"), "propagate", True)
+    for step in range(5):
+        tracker.log_metrics({"train_loss": 1.0}, step)
+        tracker.flush()
+    tracker.log_run_folder(store / "nowhere", None)  # type: ignore[arg-type]
+    tracker.close("FINISHED")
+    assert len(calls) == 1
+    assert tracker.error == "the server went away."
+    assert [record.getMessage() for record in caplog.records] == [
+        f"MLflow at {tracker.uri}: the server went away. Nothing more is recorded; "
+        "the run folder is not affected."
+    ]
 
 
 def test_without_tracking_nothing_is_written(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from recsys_had.errors import CheckpointError
 from recsys_had.training.optimizers import Optimizers
 
+CHECKPOINT = "checkpoint"
 _RANDOM = "random_state"
 
 
@@ -32,28 +33,37 @@ def save_checkpoint(
 ) -> None:
     """Replaces the checkpoint in ``folder`` by the present state; all ranks call it together."""
     fresh = folder.with_name(folder.name + ".tmp")
-    if dist.get_rank() == 0:
+    try:
+        if dist.get_rank() == 0:
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
+        dist.barrier()
+        tensors = {name: tensor.contiguous() for name, tensor in _state(model, optimizers).items()}
+        tensors[_RANDOM] = torch.get_rng_state()
+        # Slices of one FBGEMM buffer share memory, which safetensors refuses: each is copied.
+        save_file(
+            {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()},
+            fresh / f"rank-{dist.get_rank()}.safetensors",
+        )
+        dist.barrier()
+        if dist.get_rank() == 0:
+            whole = {**counters, "world_size": dist.get_world_size()}
+            (fresh / "counters.json").write_text(json.dumps(whole))
+            _swap(fresh, folder)
+        dist.barrier()
+    except Exception:
+        # Half a checkpoint is of no use, and fills a disk that may be full already.
         shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-    dist.barrier()
-    tensors = {name: tensor.contiguous() for name, tensor in _state(model, optimizers).items()}
-    tensors[_RANDOM] = torch.get_rng_state()
-    # Slices of one FBGEMM buffer share memory, which safetensors refuses: each is copied.
-    save_file(
-        {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()},
-        fresh / f"rank-{dist.get_rank()}.safetensors",
-    )
-    dist.barrier()
-    if dist.get_rank() == 0:
-        whole = {**counters, "world_size": dist.get_world_size()}
-        (fresh / "counters.json").write_text(json.dumps(whole))
-        old = folder.with_name(folder.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)
-        fresh.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    dist.barrier()
+        raise
+
+
+def _swap(fresh: Path, folder: Path) -> None:
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def load_checkpoint(

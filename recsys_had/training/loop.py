@@ -23,7 +23,7 @@ from recsys_had.errors import DataError
 from recsys_had.metrics import evaluate_scores, improves
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
-from recsys_had.training.checkpoint import load_checkpoint, save_checkpoint
+from recsys_had.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from recsys_had.training.distributed import from_rank_zero, gather_state, scatter_state, shard
 from recsys_had.training.interrupt import Interruption, stop
 from recsys_had.training.optimizers import Optimizers, attach_fused
@@ -310,7 +310,7 @@ class Trainer:
 
     @property
     def _checkpoint(self) -> Path:
-        return self._work / "checkpoint"
+        return self._work / CHECKPOINT
 
     @property
     def _best(self) -> Path:

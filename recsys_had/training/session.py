@@ -15,7 +15,8 @@ from recsys_had.errors import RecsysHadError
 from recsys_had.output import OutputFolder
 from recsys_had.plots import calibration_png, roc_curve_png
 from recsys_had.run_folder import write_run_folder
-from recsys_had.tracking import Tracker, start_tracker
+from recsys_had.tracking import NullTracker, Tracker, start_tracker
+from recsys_had.training.checkpoint import CHECKPOINT
 from recsys_had.training.distributed import from_rank_zero
 from recsys_had.training.loop import Trainer, TrainResult
 
@@ -66,6 +67,12 @@ class TrainingSession:
             RecsysHadError: what the user can cause; the unfinished work is removed.
         """
         folder = from_rank_zero(self._open_output)
+        tracker: Tracker = NullTracker()
+
+        def start_tracking() -> None:
+            nonlocal tracker
+            tracker = self._start_tracker(folder)
+
         # The folder's clean-up is rank 0's alone.
         guard: AbstractContextManager[Any] = folder if self._is_first else nullcontext()
         with guard:
@@ -79,7 +86,7 @@ class TrainingSession:
             )
             if folder.resumed:
                 trainer.resume()
-            tracker = self._start_tracker(folder)
+            from_rank_zero(start_tracking)
             try:
                 result = trainer.run()
                 report = from_rank_zero(lambda: self._publish(folder, trainer, result, tracker))
@@ -87,7 +94,7 @@ class TrainingSession:
                 tracker.close(_status(error))
                 raise
             tracker.close("FINISHED")
-            return report
+            return {**report, "mlflow_error": tracker.error}
 
     def _open_output(self) -> OutputFolder:
         fingerprint = {
@@ -102,17 +109,18 @@ class TrainingSession:
             resume=self._resume,
             fingerprint=fingerprint,
             keep_unfinished=True,
+            checkpoint=CHECKPOINT,
         )
 
     def _start_tracker(self, folder: OutputFolder) -> Tracker:
         """A resumed training goes on under its own MLflow run."""
         note = folder.work / "mlflow_run_id"
         tracker = start_tracker(
-            enabled=self._tracking and self._is_first,
+            enabled=self._tracking,
             out=self._out,
             experiment_name=self._data.card.name,
             run_name=self._name,
-            resume_run_id=note.read_text() if note.is_file() and self._is_first else None,
+            resume_run_id=note.read_text() if note.is_file() else None,
         )
         if tracker.run_id is not None and not note.is_file():
             note.write_text(tracker.run_id)

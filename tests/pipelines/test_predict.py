@@ -125,6 +125,27 @@ def test_values_never_seen_are_counted_and_missing_ones_are_not(cli, job, tmp_pa
     assert np.isfinite(scores_of(tmp_path / "s")["score"]).all()
 
 
+def test_a_row_of_values_never_seen_scores_as_one_of_missing_values(cli, job, tmp_path) -> None:
+    raw = tmp_path / "strange.tsv"
+    raw.write_text("30\t\tu999\ti999\tt999\ts\n" * 5 + "30\t\t\t\t\ts\n" * 5)
+    done = predict(cli, job, tmp_path / "s", source=raw)
+    assert done.code == 0, done.err
+    assert done.json["oov"] == {"visits": 0, "user": 5, "item": 5, "tags": 5}
+    scores = scores_of(tmp_path / "s")["score"]
+    assert np.isfinite(scores).all()
+    assert scores.nunique() == 1
+
+
+def test_a_file_in_which_everything_is_missing_is_scored(cli, job, tmp_path) -> None:
+    raw = tmp_path / "missing.tsv"
+    raw.write_text("\t\t\t\t\t\n" * 300)
+    done = predict(cli, job, tmp_path / "s", source=raw)
+    assert done.code == 0, done.err
+    assert done.json["rows"] == 300
+    assert sum(done.json["oov"].values()) == 0
+    assert scores_of(tmp_path / "s")["score"].between(0, 1, inclusive="neither").all()
+
+
 def test_no_rows_give_no_scores_and_a_whole_folder(cli, job, tmp_path) -> None:
     empty = tmp_path / "none.parquet"
     pl.DataFrame({name: pl.Series([], dtype=pl.String) for name in COLUMNS}).write_parquet(empty)

@@ -1,5 +1,6 @@
 """``recsys-had train``, ``evaluate`` and ``describe`` as a user meets them."""
 
+import errno
 import json
 import os
 import shutil
@@ -123,6 +124,69 @@ def test_data_of_another_card_is_refused(cli, job, tmp_path: Path) -> None:
     )
     assert done.code == 2
     assert "was made with another card" in done.err
+
+
+def test_rows_of_one_class_cannot_be_trained_on(cli, job, tmp_path: Path) -> None:
+    raw = tmp_path / "clicks.tsv"
+    clicks = [line for line in job.raw.read_text().splitlines() if line.startswith("1\t")]
+    raw.write_text("\n".join(clicks) + "\n")
+    data, run = tmp_path / "data", tmp_path / "run"
+    assert cli("ingest", job.card, "--raw", raw, "--out", data).code == 0
+    done = cli("train", job.experiment, "--data", data, "--out", run, "--no-tracking")
+    assert done.code == 2
+    assert f"{data}/train: every label is 1, so there is nothing to learn." in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not run.exists()
+
+
+def test_a_validation_split_of_one_class_has_no_auc(cli, job, tmp_path: Path) -> None:
+    clicks = tmp_path / "clicks.tsv"
+    rows = [line for line in job.raw.read_text().splitlines() if line.startswith("1\t")]
+    clicks.write_text("\n".join(rows[:50]) + "\n")
+    data, run = tmp_path / "data", tmp_path / "run"
+    made = cli(
+        "ingest", job.card, "--raw", f"train={job.raw}", f"valid={clicks}", "--out", data, "--json"
+    )
+    assert made.code == 0, made.err
+    words = ("--no-tracking", "--json", "train.monitor=logloss")
+    done = cli("train", job.experiment, *words, "--data", data, "--out", run)
+    assert done.code == 0, done.err
+    assert done.json["valid"]["auc"] is None
+    assert done.json["valid"]["logloss"] > 0
+    told = cli("evaluate", run, "--data", data, "--split", "valid").out
+    assert told.split()[:2] == ["auc", "undefined"]
+
+
+def full(*arguments: object, **options: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_disk_full_from_the_start_is_told_and_nothing_is_left(
+    cli, job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    monkeypatch.setattr("recsys_had.training.checkpoint.save_file", full)
+    done = cli("train", job.experiment, "--data", job.data, "--out", run, "--no-tracking")
+    assert done.code == 2
+    assert f"{run}: writing failed. No space is left on the device. Free some space or" in done.err
+    assert not run.exists()
+
+
+def test_a_disk_full_at_the_end_keeps_the_checkpoint_and_resume_finishes(
+    cli, job, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    words = ("train", job.experiment, "--data", job.data, "--out", run, "--no-tracking", "--json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recsys_had.run_folder.save_file", full)
+        done = cli(*words)
+    assert done.code == 2
+    assert "No space is left on the device. Free some space and add --resume" in done.err
+    assert [entry.name for entry in run.iterdir()] == [".work"]
+    assert "holds unfinished work. Add --resume" in cli(*words).err
+    resumed = cli(*words, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert resumed.json["weights_digest"] == job.trained["weights_digest"]
 
 
 def test_a_folder_that_is_no_data_folder_is_refused(cli, job, tmp_path: Path) -> None:
