@@ -83,7 +83,7 @@ class TrainConfig(_Model):
     gradient_clip_norm: Positive | None = None
     monitor: Literal["auc", "logloss", "normalized_entropy"] = "auc"
     patience: Count | None = None
-    seed: Annotated[int, pydantic.Field(ge=0)] = 0
+    seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
     checkpoint_every_steps: Count | None = None
     sharding: Literal["table_wise", "row_wise"] = "table_wise"
     shuffle_pool_rows: Count = 1 << 19

@@ -78,17 +78,22 @@ class OutputFolder:
             found = self._read_fingerprint()
             if resume and not overwrite and found == self._fingerprint:
                 self.resumed = True
-            elif keep_unfinished and not overwrite:
+            elif keep_unfinished and not overwrite and self._is_worth_keeping():
                 hint = "It was begun with other settings. " if resume else "Add --resume, or "
                 raise DataError(
                     f"{path}: holds unfinished work. {hint}"
                     f"{'Add' if resume else 'add'} --overwrite to start again."
                 )
-        if not self.resumed:
-            self._drop_work()
-        self.stage.mkdir(parents=True, exist_ok=True)
-        self.work.mkdir(parents=True, exist_ok=True)
-        (self._root / "fingerprint.json").write_text(json.dumps(self._fingerprint))
+        try:
+            if not self.resumed:
+                self._drop_work()
+            self.stage.mkdir(parents=True, exist_ok=True)
+            self.work.mkdir(parents=True, exist_ok=True)
+            (self._root / "fingerprint.json").write_text(json.dumps(self._fingerprint))
+        except OSError as cause:
+            raise DataError(
+                f"{path}: cannot be written: {cause.strerror}. Choose another folder."
+            ) from cause
 
     @property
     def stage(self) -> Path:
@@ -126,8 +131,9 @@ class OutputFolder:
         if error is None:
             return
         full = is_disk_full(error)
-        kept = self._checkpoint is not None and (self.work / self._checkpoint).exists()
-        if full or isinstance(error, RecsysHadError):
+        kept = self._checkpoint is not None and self._is_worth_keeping()
+        useless = self._checkpoint is not None and not kept
+        if full or useless or isinstance(error, RecsysHadError):
             if kept:
                 shutil.rmtree(self.stage, ignore_errors=True)
             else:
@@ -143,6 +149,9 @@ class OutputFolder:
             raise DataError(
                 f"{self.path}: writing failed. No space is left on the device. {hint}"
             ) from error
+
+    def _is_worth_keeping(self) -> bool:
+        return self._checkpoint is None or (self.work / self._checkpoint).exists()
 
     def _refuse_foreign(self, *, overwrite: bool) -> None:
         if not self.path.exists():

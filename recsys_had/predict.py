@@ -26,6 +26,8 @@ from recsys_had.output import OutputFolder
 from recsys_had.run_folder import RunFolder, file_digest
 from recsys_had.yamlfile import nearest
 
+_OWN_COLUMNS = ("row_id", "score")
+
 Scores = NDArray[np.float32]
 
 
@@ -160,6 +162,12 @@ class BatchPredictor:
         Raises:
             DataError: a raw row, a file or the output folder is not usable.
         """
+        taken = [name for name in keep if name in _OWN_COLUMNS]
+        if taken:
+            raise DataError(
+                f"--keep {taken[0]}: scores have a column {taken[0]} of their own. "
+                "Rename it in the raw rows, or join by row_id."
+            )
         source = RawSource(inputs, self.run.card, label="optional", keep=keep)
         fingerprint = {
             "run": self.run.manifest["digest"],

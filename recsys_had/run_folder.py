@@ -87,9 +87,15 @@ class RunFolder:
         if manifest.get("digest") != _manifest_digest(manifest):
             problems.append(f"{path}/manifest.json: was changed after training.")
         for name, digest in files.items():
-            if not (path / name).is_file():
+            try:
+                changed = file_digest(path / name) != digest
+            except FileNotFoundError:
                 problems.append(f"{path}/{name}: is missing. Restore it or train again.")
-            elif file_digest(path / name) != digest:
+                continue
+            except OSError as cause:
+                problems.append(f"{path}/{name}: cannot be read: {cause.strerror}.")
+                continue
+            if changed:
                 problems.append(f"{path}/{name}: was changed after training. Restore it.")
         if problems:
             raise CheckpointError(problems)

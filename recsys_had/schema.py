@@ -262,6 +262,10 @@ class Field:
         return self.source == "multi"
 
 
+# Columns every encoded shard has beside its fields.
+_RESERVED = ("label", "row_id")
+
+
 class DatasetCard(_Model):
     """What a dataset is: file format, columns, split rule.
 
@@ -310,6 +314,14 @@ class DatasetCard(_Model):
             if unfit is not None or not name:
                 told = "be empty" if unfit is None else f"hold a {unfit!r}"
                 raise ValueError(f"a column's name must not {told}; got '{name}'. Rename it.")
+            if name == "*" or (name.startswith("^") and name.endswith("$")):
+                raise ValueError(f"a column's name must not be a pattern; got '{name}'. Rename it.")
+        taken = [name for name in names if name in _RESERVED]
+        if taken:
+            raise ValueError(
+                f"a field's name must not be {' or '.join(_RESERVED)}, which encoded rows have a "
+                f"column for; got '{taken[0]}'. Rename it in the raw rows, or mark it ignored."
+            )
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"field names must be unique; got {', '.join(repeated)} twice.")

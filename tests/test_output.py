@@ -1,6 +1,7 @@
 """Output folders are whole or plainly unfinished."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,36 @@ def test_work_that_holds_a_checkpoint_is_kept_whatever_goes_wrong(
         assert folder.resumed
         assert (folder.work / "checkpoint").is_dir()
         assert not list(folder.stage.iterdir())
+
+
+def test_work_that_never_came_to_a_checkpoint_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = {"marker": "m", "keep_unfinished": True, "checkpoint": "checkpoint"}
+    with pytest.raises(KeyboardInterrupt):
+        with OutputFolder(out, **options):
+            raise KeyboardInterrupt
+    assert not out.exists()
+    OutputFolder(out, **options)  # killed
+    assert not OutputFolder(out, **options).resumed
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_is_told(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    with pytest.raises(DataError, match=rf"^{tmp_path}: cannot be written: Permission denied\."):
+        OutputFolder(tmp_path, marker="m")
+    tmp_path.chmod(0o755)
+
+
+def test_a_folder_that_cannot_be_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(DataError, match=rf"^{tmp_path}: cannot be written: Permission denied\."):
+        OutputFolder(tmp_path, marker="m")
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:

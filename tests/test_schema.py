@@ -1,5 +1,6 @@
 """Dataset cards: what they say, and what is told of a wrong one."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,29 @@ def test_a_card_of_ones_own_is_read_from_anywhere(tmp_path: Path) -> None:
     assert load_card(str(tmp_path)).name == "clicks"
     with pytest.raises(SchemaError, match=r"none\.yaml: cannot be read: No such file"):
         load_card(str(tmp_path / "none.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("label", "a field's name must not be label or row_id, which encoded rows have a column"),
+        ("row_id", "a field's name must not be label or row_id, which encoded rows have a column"),
+        ("'*'", "a column's name must not be a pattern; got '*'. Rename it."),
+        ("'^a.*$'", "a column's name must not hold a '.'; got '^a.*$'. Rename it."),
+        ("'^a$'", "a column's name must not be a pattern; got '^a$'. Rename it."),
+    ],
+)
+def test_a_column_named_like_something_of_ours_is_refused(name: str, told: str) -> None:
+    with pytest.raises(SchemaError, match=re.escape(told)):
+        parse_card(
+            "name: shop\nformat: {type: csv}\nsplit: {by: given}\ncolumns:\n"
+            f"  click: {{kind: label}}\n  {name}: {{kind: categorical}}\n"
+        )
+
+
+def test_the_label_itself_may_be_named_label() -> None:
+    card = parse_card(
+        "name: shop\nformat: {type: csv}\nsplit: {by: given}\ncolumns:\n"
+        "  label: {kind: label}\n  row_id: {kind: id}\n  user: {kind: categorical}\n"
+    )
+    assert card.label == "label"

@@ -53,7 +53,9 @@ def normalise_columns(
         is_multi = isinstance(column, MultiCategoricalColumn)
         pattern = column.format if isinstance(column, TimestampColumn) else None
         text = _as_text(pl.col(name), dtype, pattern)
-        if text is None or (isinstance(dtype, pl.List | pl.Array) and not is_multi):
+        inner = dtype.inner if isinstance(dtype, pl.List | pl.Array) else None
+        is_nested = isinstance(inner, pl.List | pl.Array)
+        if text is None or is_nested or (inner is not None and not is_multi):
             wanted = "text, numbers, times or lists of them" if is_multi else "text or numbers"
             problems.append(f"column {name}: must hold {wanted}; got {dtype}.")
         else:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from recsys_had.batch import Batch
 from recsys_had.config import ModelConfig
+from recsys_had.errors import ConfigError
 from recsys_had.model.embeddings import FieldEmbeddings, FieldSpec
 from recsys_had.model.graph import InteractionGraph, NodeSummary, table_widths
 
@@ -43,6 +44,11 @@ class CTRModel(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        for name in config.nodes:
+            if hasattr(nn.ModuleDict(), name):
+                raise ConfigError(
+                    f"model.nodes.{name}: is a name torch keeps for itself. Rename the node."
+                )
         self.initial = InitialRows(seed=seed, std=config.embedding_init_std)
         widths = table_widths(config.nodes, config.embedding_dim)
         # TorchRec fills its tables as it makes them; torch's own stream is left alone.

@@ -12,6 +12,7 @@ from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from recsys_had.batch import Batch
+from recsys_had.errors import ConfigError
 from recsys_had.schema import DatasetCard
 
 # FBGEMM's kernels take rows of whole 16-byte groups; wider rows are cut back after the lookup.
@@ -79,9 +80,7 @@ class FieldEmbeddings(nn.Module):
         self.numeric = nn.ParameterDict()
         for name, width in self.widths.items():
             if self.fields:
-                self.tables[name] = EmbeddingBagCollection(
-                    tables=[_table(field, width) for field in self.fields]
-                )
+                self.tables[name] = _collection(self.fields, width)
             if self.dense:
                 self.numeric[name] = nn.Parameter(torch.zeros(len(self.dense), width))
 
@@ -116,9 +115,32 @@ class FieldEmbeddings(nn.Module):
         return rows_BFD.index_select(1, order)
 
 
+def _collection(fields: Sequence[FieldSpec], width: int) -> EmbeddingBagCollection:
+    """The tables of one width.
+
+    Raises:
+        ConfigError: they do not fit into memory.
+    """
+    try:
+        return EmbeddingBagCollection(tables=[_table(field, width) for field in fields])
+    except RuntimeError as cause:
+        if "allocate memory" not in str(cause):
+            raise
+        rows = sum(field.num_embeddings for field in fields)
+        largest = max(fields, key=lambda field: field.num_embeddings)
+        raise ConfigError(
+            f"model.embedding_dim: {rows:,} rows of width {width} take "
+            f"{rows * padded_width(width) * 4 / 2**30:,.1f} GiB, more than there is; the largest "
+            f"table is {largest.name} with {largest.num_embeddings:,} rows. Lower the width, or "
+            "raise min_count in the dataset card."
+        ) from cause
+
+
 def _table(field: FieldSpec, width: int) -> EmbeddingBagConfig:
+    # Tables are modules: a name that a torch container keeps for itself, such as `type`, is its.
+    is_taken = hasattr(nn.ModuleDict(), field.name)
     return EmbeddingBagConfig(
-        name=field.name,
+        name=f"field {field.name}" if is_taken else field.name,
         feature_names=[field.name],
         num_embeddings=field.num_embeddings,
         embedding_dim=padded_width(width),

@@ -182,6 +182,16 @@ def test_keeping_a_column_that_is_not_there_is_refused(cli, job, tmp_path) -> No
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.parametrize("name", ["score", "row_id"])
+def test_a_kept_column_may_not_take_the_place_of_the_scores_own(
+    cli, job, tmp_path, name: str
+) -> None:
+    done = predict(cli, job, tmp_path / "s", "--keep", name)
+    assert done.code == 2
+    assert f"--keep {name}: scores have a column {name} of their own." in done.err
+    assert not (tmp_path / "s").exists()
+
+
 def test_extra_columns_are_ignored_and_said_once(cli, job, tmp_path) -> None:
     source = tmp_path / "more.parquet"
     raw_frame(job).assign(colour="red").to_parquet(source)
