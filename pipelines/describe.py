@@ -66,10 +66,11 @@ def describe(
                 "name": node.name,
                 "layer": node.layer,
                 "inputs": list(node.inputs),
-                "input_shape": list(node.input_shape),
+                "input_shapes": [list(shape) for shape in node.input_shapes],
                 "output_shape": list(node.output_shape),
                 "parameters": node.parameters,
                 "flops_per_row": node.flops_per_row,
+                "bytes_per_row": node.bytes_per_row,
                 "degree": node.degree,
             }
             for node in nodes
@@ -78,7 +79,17 @@ def describe(
 
 
 def _as_text(content: dict[str, Any]) -> str:
-    header = ("node", "layer", "reads", "in", "out", "parameters", "operations/row", "degree")
+    header = (
+        "node",
+        "layer",
+        "reads",
+        "in",
+        "out",
+        "parameters",
+        "operations/row",
+        "bytes/row",
+        "degree",
+    )
     rows = [header]
     for node in content["nodes"]:
         rows.append(
@@ -86,10 +97,11 @@ def _as_text(content: dict[str, Any]) -> str:
                 node["name"],
                 node["layer"],
                 ", ".join(node["inputs"]),
-                " x ".join(map(str, node["input_shape"])),
+                ", ".join(" x ".join(map(str, shape)) for shape in node["input_shapes"]),
                 " x ".join(map(str, node["output_shape"])),
                 f"{node['parameters']:,}",
                 f"{node['flops_per_row']:,}",
+                f"{node['bytes_per_row']:,}",
                 "not polynomial" if node["degree"] is None else str(node["degree"]),
             )
         )

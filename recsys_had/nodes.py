@@ -12,13 +12,16 @@ A node is written as briefly as it allows::
 (the numeric columns). The nodes nobody reads are the heads; their logits are summed.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 
 from recsys_had import interactions
 from recsys_had.errors import ConfigError
 from recsys_had.yamlfile import KeyPath, YamlDocument, nearest
+
+if TYPE_CHECKING:
+    from recsys_had.interactions.algebra import Expr
 
 SOURCES = ("fields", "dense")
 
@@ -213,15 +216,13 @@ def heads(nodes: dict[str, NodeConfig]) -> tuple[str, ...]:
     return tuple(name for name in nodes if name not in read)
 
 
-def build_layer(node: NodeConfig, *, name: str, num_fields: int, embedding_dim: int) -> Any:
-    """Builds a node's layer.
+def express_node(node: NodeConfig, *inputs: "Expr", name: str) -> "Expr":
+    """What a node computes of its inputs.
 
     Raises:
-        ConfigError: the layer refuses its options or the shape of its input.
+        ConfigError: the interaction refuses its options or the shape of an input.
     """
     try:
-        return interactions.build(
-            node.layer, num_fields=num_fields, embedding_dim=embedding_dim, **node.options
-        )
+        return interactions.express(node.layer, *inputs, **node.options)
     except ValueError as cause:
         raise ConfigError(f"model.nodes.{name}: {cause}") from cause

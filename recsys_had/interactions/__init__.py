@@ -1,15 +1,26 @@
-"""Interactions: one file each, plain torch, found by file name.
+"""Interactions: a function in a file each, by domain, written in the algebra.
 
-Nothing here imports torch until a layer is asked for.
+Nothing here imports torch until an interaction is asked for.
 """
 
 from recsys_had.interactions._catalog import (
     CatalogEntry,
     build,
     catalog,
+    express,
     names,
+    num_inputs,
     options,
     own_tables,
 )
 
-__all__ = ["CatalogEntry", "build", "catalog", "names", "options", "own_tables"]
+__all__ = [
+    "CatalogEntry",
+    "build",
+    "catalog",
+    "express",
+    "names",
+    "num_inputs",
+    "options",
+    "own_tables",
+]

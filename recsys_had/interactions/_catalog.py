@@ -1,18 +1,23 @@
-"""Finds the layers by their file names, and builds one by name."""
+"""Finds the interactions by their places, and builds one by name.
+
+An interaction is a function of expressions, in a file of its name, in the folder of its domain.
+What it reads are its positional parameters, its options the keyword ones.
+"""
 
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import nn
+    from recsys_had.interactions.algebra import Expr, Interaction
 
-# Arguments the graph gives; every other one is an option.
-_SHAPE = ("num_fields", "embedding_dim")
+# The one folder beside the domains.
+_LANGUAGE = "algebra"
 
 
 @dataclass(frozen=True)
@@ -22,10 +27,10 @@ class CatalogEntry:
     Args:
         name: its name in a config, which is its file's name.
         summary: one sentence.
-        domain: higher-order, fusion, modulation or efficient.
+        domain: higher-order, fusion, modulation or efficient: its folder.
         degree: polynomial degree at the default options, or None where it is not polynomial.
         paper: where it comes from.
-        cost: operations a row as a function of F fields and D embedding_dim.
+        cost: operations a row as a function of F fields and D embedding_dim, derived.
     """
 
     name: str
@@ -36,6 +41,49 @@ class CatalogEntry:
     cost: str
 
 
+def interaction(
+    *, paper: str, own_tables: int | None = None
+) -> "Callable[[Callable[..., Expr]], Callable[..., Expr]]":
+    """Marks a function of expressions as an interaction.
+
+    Args:
+        paper: where it comes from.
+        own_tables: width of embedding tables of its own, which it reads in place of the shared
+            ones.
+    """
+
+    def mark(function: "Callable[..., Expr]") -> "Callable[..., Expr]":
+        function.paper = paper  # type: ignore[attr-defined]
+        function.own_tables = own_tables  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def require(**options: int | None) -> None:
+    """Refuses options below 1; None is let pass.
+
+    Raises:
+        ValueError: with the first of them.
+    """
+    for option, value in options.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{option} must be at least 1; got {value}.")
+
+
+def require_pairs(x: "Expr") -> None:
+    """Refuses an input that has no pair.
+
+    Raises:
+        ValueError: it has a single field.
+    """
+    if x.num_tokens < 2:
+        raise ValueError(
+            f"needs two fields or more to form a pair; got {x.num_tokens}. "
+            "Let it read a node of shape (B, F, D)."
+        )
+
+
 @cache
 def names() -> tuple[str, ...]:
     """Names of all interactions, without importing one.
@@ -43,9 +91,7 @@ def names() -> tuple[str, ...]:
     >>> "fm" in names()
     True
     """
-    package = importlib.import_module(__package__)
-    found = pkgutil.iter_modules(package.__path__)
-    return tuple(sorted(module.name for module in found if not module.name.startswith("_")))
+    return tuple(sorted(_modules()))
 
 
 def options(name: str) -> dict[str, inspect.Parameter]:
@@ -54,62 +100,120 @@ def options(name: str) -> dict[str, inspect.Parameter]:
     >>> options("hadamard_cross")["num_layers"].default
     3
     """
-    parameters = inspect.signature(_layer(name)).parameters
-    return {key: value for key, value in parameters.items() if key not in _SHAPE}
+    parameters = inspect.signature(_function(name)).parameters
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return {key: value for key, value in parameters.items() if value.kind is keyword}
+
+
+def num_inputs(name: str) -> int:
+    """How many expressions an interaction reads.
+
+    >>> num_inputs("fm")
+    1
+    """
+    return len(inspect.signature(_function(name)).parameters) - len(options(name))
 
 
 def own_tables(name: str) -> int | None:
     """Width of the embedding tables an interaction owns; None where it reads the shared ones."""
-    width: int | None = getattr(_layer(name), "own_tables", None)
+    width: int | None = getattr(_function(name), "own_tables", None)
     return width
 
 
-def build(name: str, *, num_fields: int, embedding_dim: int, **options: Any) -> "nn.Module":
+def express(name: str, *inputs: "Expr", **options: Any) -> "Expr":
+    """What an interaction computes of expressions.
+
+    Args:
+        name: the interaction.
+        inputs: what it reads.
+        options: keyword arguments of its function.
+
+    Raises:
+        ValueError: there is no such interaction or option, or it refuses a value or an input.
+
+    >>> from recsys_had.interactions.algebra import source
+    >>> express("hadamard_cross", source(3, 4), num_layers=2).degree
+    3
+    """
+    function = _function(name)
+    known = _option_names(name)
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{name}: option '{option}' is unknown.{_nearest(option, known)}")
+    if len(inputs) != num_inputs(name):
+        raise ValueError(f"{name}: reads {num_inputs(name)} inputs; got {len(inputs)}.")
+    try:
+        found: Expr = function(*inputs, **options)
+    except ValueError as cause:
+        raise ValueError(f"{name}: {cause}") from cause
+    return found
+
+
+def build(name: str, *, num_fields: int, embedding_dim: int, **options: Any) -> "Interaction":
     """Builds an interaction by name; every option has a default.
 
     Args:
         name: the interaction.
-        num_fields: F, fields of the input.
+        num_fields: F, fields of each input.
         embedding_dim: D, width of each.
-        options: keyword arguments of the layer.
+        options: keyword arguments of its function.
 
     Raises:
-        ValueError: there is no such interaction or option, or the layer refuses a value.
+        ValueError: there is no such interaction or option, or it refuses a value.
 
     >>> build("fm", num_fields=3, embedding_dim=4).degree
     2
     """
-    known = tuple(inspect.signature(_layer(name)).parameters)
-    for option in options:
-        if option not in known:
-            allowed = [key for key in known if key not in _SHAPE]
-            raise ValueError(f"{name}: option '{option}' is unknown.{_nearest(option, allowed)}")
-    layer: nn.Module = _layer(name)(num_fields=num_fields, embedding_dim=embedding_dim, **options)
-    return layer
+    from recsys_had.interactions.algebra import Interaction, source
+
+    inputs = [source(num_fields, embedding_dim) for _ in range(num_inputs(name))]
+    return Interaction(express(name, *inputs, **options), inputs)
 
 
 def catalog() -> dict[str, CatalogEntry]:
     """All interactions by name."""
+    from recsys_had.interactions._cost import growth
+
     entries = {}
-    for name in names():
-        layer = _layer(name)
-        summary = (inspect.getdoc(layer) or "").splitlines()[0]
-        built: Any = build(name, num_fields=3, embedding_dim=4)
+    for name, module in _modules().items():
+        function = _function(name)
         entries[name] = CatalogEntry(
-            name, summary, layer.domain, built.degree, layer.paper, layer.cost
+            name=name,
+            summary=(inspect.getdoc(function) or "").splitlines()[0],
+            domain=module.split(".")[-2].replace("_", "-"),
+            degree=build(name, num_fields=3, embedding_dim=4).degree,
+            paper=function.paper,
+            cost=growth(name),
         )
-    return entries
+    return dict(sorted(entries.items()))
 
 
-def _layer(name: str) -> Any:
-    """The one public module class of a layer's file."""
-    if name not in names():
+@cache
+def _modules() -> dict[str, str]:
+    """Module of each interaction."""
+    package = importlib.import_module(__package__)
+    found: dict[str, str] = {}
+    for folder in pkgutil.iter_modules(package.__path__):
+        if not folder.ispkg or folder.name == _LANGUAGE:
+            continue
+        domain = importlib.import_module(f"{__package__}.{folder.name}")
+        for module in pkgutil.iter_modules(domain.__path__):
+            if not module.name.startswith("_"):
+                found[module.name] = f"{domain.__name__}.{module.name}"
+    return found
+
+
+def _function(name: str) -> Any:
+    """The function a file is named after."""
+    if name not in _modules():
         raise ValueError(
             f"interaction '{name}': there is none of this name.{_nearest(name, names())}"
         )
-    module = importlib.import_module(f"{__package__}.{name}")
-    class_name = "".join(part.capitalize() for part in name.split("_"))
-    return getattr(module, class_name)
+    return getattr(importlib.import_module(_modules()[name]), name)
+
+
+def _option_names(name: str) -> list[str]:
+    return list(options(name))
 
 
 def _nearest(name: str, known: "tuple[str, ...] | list[str]") -> str:

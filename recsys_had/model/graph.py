@@ -3,17 +3,18 @@
 Letters: B batch, F fields, D embedding_dim, N = F*D.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from recsys_had import interactions
 from recsys_had.errors import ConfigError
-from recsys_had.nodes import NodeConfig, build_layer, heads
+from recsys_had.interactions import num_inputs
+from recsys_had.interactions.algebra import Expr, add, cat, flatten, lin, source
+from recsys_had.interactions.algebra.program import Program, definition, named_ops, output_shape
+from recsys_had.nodes import NodeConfig, express_node, heads
 
 Shape = tuple[int, ...]
 
@@ -26,20 +27,22 @@ class NodeSummary:
         name: the node.
         layer: its interaction.
         inputs: what it reads.
-        input_shape: shape of the joined input, without the batch.
+        input_shapes: (T, C) of each input, after joining.
         output_shape: shape of the output, without the batch.
         parameters: learned numbers of the layer and of its head, tables not counted.
         flops_per_row: multiplications and additions a row, the head's included.
+        bytes_per_row: moved by the operations in float32, parameters not counted.
         degree: polynomial degree in the embeddings, or None.
     """
 
     name: str
     layer: str
     inputs: tuple[str, ...]
-    input_shape: Shape
+    input_shapes: tuple[Shape, ...]
     output_shape: Shape
     parameters: int
     flops_per_row: int
+    bytes_per_row: int
     degree: int | None
 
 
@@ -62,9 +65,11 @@ def table_widths(nodes: Mapping[str, NodeConfig], embedding_dim: int) -> dict[st
 class InteractionGraph(nn.Module):
     """Runs the nodes in order and sums the heads into one logit.
 
-    A node joins its inputs over the fields when all have the same width, else flattened. A head
-    is a node nobody reads: its output counts as it is when it is ``(B, 1)``, else through a
-    linear map to 1. One bias is added to the sum.
+    The nodes are one expression: what a node gives is made only if somebody reads it, and a linear
+    map that consumes another node's pairs never holds them all. A node joins its inputs over the
+    fields when all have the same width, else flattened; an interaction of several inputs takes
+    them one by one. A head is a node nobody reads: its output counts as it is when it is
+    ``(B, 1)``, else through a linear map to 1. One bias is added to the sum.
 
     Shape: sources ``(B, F, D)`` or ``(B, N)`` -> ``(B,)``.
     Paper: none; the wide-and-deep sum of heads is that of Cheng et al. 2016, eq. 3.
@@ -86,67 +91,60 @@ class InteractionGraph(nn.Module):
     def __init__(self, *, nodes: Mapping[str, NodeConfig], sources: Mapping[str, Shape]) -> None:
         super().__init__()
         self._config = dict(nodes)
-        self._reads = {name: _reads(name, node, sources) for name, node in nodes.items()}
         self.layers = nn.ModuleDict()
         self.heads = nn.ModuleDict()
         self.bias = nn.Parameter(torch.zeros(1))
-        self._input_shapes: dict[str, Shape] = {}
-        self._head_names = heads(dict(nodes))
-        shapes = dict(sources)
-        outputs: dict[str, Shape] = {}
+        self._sources = {name: _source(shape) for name, shape in sources.items()}
+        known = dict(self._sources)
+        logits: list[Expr] = []
+        self._summaries: list[NodeSummary] = []
         for name, node in nodes.items():
-            inputs = [outputs.get(source, shapes.get(source, ())) for source in self._reads[name]]
-            num_fields, width = _joined_shape(inputs)
-            layer = build_layer(node, name=name, num_fields=num_fields, embedding_dim=width)
-            self.layers[name] = layer
-            self._input_shapes[name] = (num_fields, width)
-            outputs[name] = layer.output_shape
-        self._output_shapes = outputs
-        for name in self._head_names:
-            if outputs[name] != (1,):
-                self.heads[name] = _head(math.prod(outputs[name]))
+            read = [known[source] for source in _reads(name, node, sources)]
+            inputs = read if num_inputs(node.layer) > 1 else [_joined(read)]
+            found = express_node(node, *inputs, name=name)
+            own = definition(found, until=known.values())
+            self.layers[name] = named_ops(own)
+            if name in heads(dict(nodes)):
+                logit = found if found.shape == (1, 1) else lin(flatten(found), out=1)
+                logits.append(logit)
+                head = definition(logit, until=[found])
+                if found.shape != (1, 1):
+                    self.heads[name] = named_ops(head)
+                own = [*own, *head]
+            self._summaries.append(_summary(name, node, inputs, found, own))
+            known = {**known, name: found}
+        self._program = Program(add(*logits), list(self._sources.values()))
 
     def forward(self, sources: Mapping[str, Tensor]) -> Tensor:
         """Computes the logit of every row."""
-        outputs: dict[str, Tensor] = {}
-        for name, layer in self.layers.items():
-            inputs = [
-                outputs[source] if source in outputs else sources[source]
-                for source in self._reads[name]
-            ]
-            outputs[name] = layer(_join(inputs))
-        logit: Tensor = self.bias
-        for name in self._head_names:
-            out = outputs[name]
-            logit = logit + (self.heads[name](out.flatten(1)) if name in self.heads else out)
-        return logit.squeeze(1)
+        tensors = (sources[name] for name in self._sources)
+        total = self._program(*[x if x.dim() == 3 else x.unsqueeze(1) for x in tensors])
+        return self.bias + total.flatten()
 
     def summaries(self) -> list[NodeSummary]:
         """Shapes, parameters, cost and degree of every node."""
-        degrees: dict[str, int | None] = {}
-        found = []
-        for name in self.layers:
-            layer: Any = self.layers[name]
-            read = [degrees.get(s, 1) for s in self._reads[name]]
-            known = [degree for degree in read if degree is not None]
-            whole = layer.degree is not None and len(known) == len(read)
-            degrees[name] = layer.degree * max(known) if whole else None
-            modules = [layer, *([self.heads[name]] if name in self.heads else [])]
-            parameters = sum(p.numel() for module in modules for p in module.parameters())
-            head_flops = 2 * math.prod(self._output_shapes[name]) if name in self.heads else 0
-            found.append(
-                NodeSummary(
-                    name=name,
-                    layer=self._config[name].layer,
-                    inputs=self._config[name].inputs,
-                    input_shape=self._input_shapes[name],
-                    output_shape=self._output_shapes[name],
-                    parameters=parameters,
-                    flops_per_row=layer.flops_per_row + head_flops,
-                    degree=degrees[name],
-                )
-            )
-        return found
+        return list(self._summaries)
+
+
+def _source(shape: Shape) -> Expr:
+    return source(*shape) if len(shape) == 2 else source(1, *shape)
+
+
+def _summary(
+    name: str, node: NodeConfig, inputs: list[Expr], found: Expr, own: list[Expr]
+) -> NodeSummary:
+    ops = [expr.op for expr in own if expr.op is not None]
+    return NodeSummary(
+        name=name,
+        layer=node.layer,
+        inputs=node.inputs,
+        input_shapes=tuple(expr.shape for expr in inputs),
+        output_shape=output_shape(found),
+        parameters=sum(weight.numel() for op in ops for weight in op.parameters()),
+        flops_per_row=sum(expr.flops.total for expr in own),
+        bytes_per_row=sum(expr.bytes_moved for expr in own),
+        degree=found.degree,
+    )
 
 
 def _reads(name: str, node: NodeConfig, sources: Mapping[str, Shape]) -> tuple[str, ...]:
@@ -160,20 +158,9 @@ def _reads(name: str, node: NodeConfig, sources: Mapping[str, Shape]) -> tuple[s
     return inputs
 
 
-def _joined_shape(shapes: list[Shape]) -> tuple[int, int]:
-    """(num_fields, embedding_dim) of inputs put together; a flat one is a single wide field."""
-    if all(len(shape) == 2 for shape in shapes) and len({shape[1] for shape in shapes}) == 1:
-        return sum(shape[0] for shape in shapes), shapes[0][1]
-    return 1, sum(math.prod(shape) for shape in shapes)
-
-
-def _join(inputs: list[Tensor]) -> Tensor:
-    if all(x.dim() == 3 for x in inputs) and len({x.shape[2] for x in inputs}) == 1:
-        return inputs[0] if len(inputs) == 1 else torch.cat(inputs, dim=1)
-    return torch.cat([x.flatten(1) for x in inputs], dim=1).unsqueeze(1)
-
-
-def _head(in_features: int) -> nn.Linear:
-    head = nn.Linear(in_features, 1, bias=False)
-    nn.init.xavier_normal_(head.weight)
-    return head
+def _joined(inputs: list[Expr]) -> Expr:
+    """Inputs put together over the fields; flattened where one is flat or their widths differ."""
+    are_fields = all(expr.num_tokens > 1 for expr in inputs)
+    if len(inputs) == 1 or (are_fields and len({expr.num_channels for expr in inputs}) == 1):
+        return cat(*inputs, on="T")
+    return cat(*(flatten(expr) for expr in inputs), on="C")

@@ -49,14 +49,19 @@ def randomise(draw: Draw) -> Callable[[nn.Module, int], nn.Module]:
 
 
 @pytest.fixture
-def measure_degree() -> Callable[[nn.Module, Tensor], int | None]:
-    """Measures the degree of ``f(t*x)`` as a polynomial in t; None if it is above 7 or none."""
+def measure_degree() -> Callable[..., int | None]:
+    """Measures the degree of ``f(t*x)`` as a polynomial in t; None if it is above 7 or none.
 
-    def measure_degree(layer: nn.Module, x_BFD: Tensor) -> int | None:
+    Of several inputs, all are multiplied by t.
+    """
+
+    def measure_degree(layer: nn.Module, *inputs: Tensor) -> int | None:
         # Both signs of t: with relu and no bias a layer is a polynomial on either side of zero.
         times = np.arange(_HIGHEST_ORDER + 2) - (_HIGHEST_ORDER + 1) / 2
         with torch.no_grad():
-            values = np.stack([layer(float(t) * x_BFD).flatten().numpy() for t in times])
+            values = np.stack(
+                [layer(*[float(t) * x for x in inputs]).flatten().numpy() for t in times]
+            )
         for order in range(_HIGHEST_ORDER, -1, -1):
             # A difference of this order adds up 2**order values; 1e-11 of that is far above
             # float64's rounding and far below the leading coefficient of a random polynomial.
@@ -69,12 +74,15 @@ def measure_degree() -> Callable[[nn.Module, Tensor], int | None]:
 
 
 @pytest.fixture
-def count_matmul_flops() -> Callable[[nn.Module, int, int], int]:
+def count_matmul_flops() -> Callable[..., int]:
     """Counts torch's flops of one row; its counter sees matrix products and nothing else."""
 
-    def count_matmul_flops(layer: nn.Module, num_fields: int, embedding_dim: int) -> int:
+    def count_matmul_flops(
+        layer: nn.Module, num_fields: int, embedding_dim: int, num_inputs: int = 1
+    ) -> int:
+        inputs = [torch.ones(1, num_fields, embedding_dim)] * num_inputs
         with FlopCounterMode(display=False) as counter:
-            layer(torch.ones(1, num_fields, embedding_dim))
+            layer(*inputs)
         return int(counter.get_total_flops())
 
     return count_matmul_flops

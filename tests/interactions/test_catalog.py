@@ -1,4 +1,4 @@
-"""The catalog: what a file's name alone is enough to find and build."""
+"""The catalog: what a file's name and folder alone are enough to find and build."""
 
 import re
 import subprocess
@@ -11,16 +11,40 @@ import torch
 from torch import Tensor, nn
 
 from recsys_had import interactions
-from recsys_had.interactions import build, catalog, names, options, own_tables
+from recsys_had.interactions import (
+    build,
+    catalog,
+    express,
+    names,
+    num_inputs,
+    options,
+    own_tables,
+)
+from recsys_had.interactions.algebra import Interaction, source
 
 DOMAINS = {"higher-order", "fusion", "modulation", "efficient"}
 SHAPES = [(2, 1), (5, 3), (7, 8)]
 
 
-def test_the_catalog_lists_every_file_of_the_folder_in_order() -> None:
+def files() -> list[Path]:
     folder = Path(interactions.__file__).parent
-    files = sorted(file.stem for file in folder.glob("[!_]*.py"))
-    assert list(names()) == list(catalog()) == files
+    return [file for file in folder.glob("*/[!_]*.py") if file.parent.name != "algebra"]
+
+
+def draw_inputs(draw: Callable[..., Tensor], name: str, *shape: int, seed: int = 0) -> list[Tensor]:
+    return [draw(*shape, seed=10 * seed + number) for number in range(num_inputs(name))]
+
+
+def test_the_catalog_lists_every_file_of_every_domain_in_order() -> None:
+    assert files()
+    assert list(names()) == list(catalog()) == sorted(file.stem for file in files())
+
+
+def test_the_domain_of_an_interaction_is_its_folder() -> None:
+    folders = {file.stem: file.parent.name.replace("_", "-") for file in files()}
+    assert {name: entry.domain for name, entry in catalog().items()} == folders
+    assert folders["fm"] == "higher-order"
+    assert folders["senet"] == "modulation"
 
 
 def test_names_are_found_without_importing_torch() -> None:
@@ -38,7 +62,29 @@ def test_an_entry_describes_its_layer(name: str) -> None:
     assert entry.summary.endswith(".") and "\n" not in entry.summary
     assert entry.domain in DOMAINS
     assert re.search(r"\b(19|20)\d\d\b", entry.paper)
-    assert "O(" in entry.cost
+    assert re.fullmatch(r"O\(.+\)", entry.cost)
+
+
+@pytest.mark.parametrize(
+    ("name", "cost"),
+    [
+        # FD - 1
+        ("linear", "O(F D)"),
+        # 3FD + D, both
+        ("fm", "O(F D)"),
+        ("bi_interaction", "O(F D)"),
+        # 3 layers of 2(FD)^2 + 2FD
+        ("hadamard_cross", "O(F^2 D^2)"),
+        # 2 * 400 * FD, and layers that neither F nor D widens
+        ("mlp", "O(F D)"),
+        # a mean and a product a number, 2FD; two maps of F * F/3 weights, 4/3 F^2
+        ("senet", "O(F^2 + F D)"),
+        # F(F - 1)/2 pairs of a map each, 2D^2, and a product, D
+        ("bilinear", "O(F^2 D^2)"),
+    ],
+)
+def test_the_cost_of_an_entry_has_the_leading_terms_alone(name: str, cost: str) -> None:
+    assert catalog()[name].cost == cost
 
 
 @pytest.mark.parametrize(("num_fields", "embedding_dim"), SHAPES)
@@ -48,8 +94,8 @@ def test_every_layer_is_built_by_default_and_tells_its_output_shape(
     name: str, num_rows: int, num_fields: int, embedding_dim: int
 ) -> None:
     layer = build(name, num_fields=num_fields, embedding_dim=embedding_dim)
-    out = layer(torch.ones(num_rows, num_fields, embedding_dim))
-    assert tuple(out.shape) == (num_rows, *layer.output_shape)  # type: ignore[misc]
+    out = layer(*[torch.ones(num_rows, num_fields, embedding_dim)] * num_inputs(name))
+    assert tuple(out.shape) == (num_rows, *layer.output_shape)
 
 
 @pytest.mark.parametrize("name", names())
@@ -57,22 +103,38 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(
     draw: Callable[..., Tensor], name: str
 ) -> None:
     layer = build(name, num_fields=5, embedding_dim=3).double()
-    x_BFD = draw(4, 5, 3, seed=0)
-    alone = torch.cat([layer(x_BFD[row : row + 1]) for row in range(4)])
-    torch.testing.assert_close(layer(x_BFD), alone, rtol=0, atol=1e-12)
+    inputs = draw_inputs(draw, name, 4, 5, 3)
+    alone = torch.cat([layer(*[x[row : row + 1] for x in inputs]) for row in range(4)])
+    torch.testing.assert_close(layer(*inputs), alone, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", names())
 def test_the_degree_of_an_entry_is_the_measured_one(
     draw: Callable[..., Tensor],
-    randomise: Callable[[nn.Module, int], nn.Module],
-    measure_degree: Callable[[nn.Module, Tensor], int | None],
+    randomise: Callable[[nn.Module, int], Interaction],
+    measure_degree: Callable[..., int | None],
     name: str,
     seed: int,
 ) -> None:
     layer = randomise(build(name, num_fields=9, embedding_dim=3), seed)
-    assert measure_degree(layer, draw(2, 9, 3, seed=seed)) == catalog()[name].degree
+    inputs = draw_inputs(draw, name, 2, 9, 3, seed=seed)
+    assert measure_degree(layer, *inputs) == layer.degree == catalog()[name].degree
+
+
+# At width 1 torch may take a product of matrices for one of numbers, which it does not count.
+@pytest.mark.parametrize(("num_fields", "embedding_dim"), [(2, 2), (5, 3), (7, 8)])
+@pytest.mark.parametrize("name", names())
+def test_the_operations_of_matrix_products_are_those_that_torch_counts(
+    count_matmul_flops: Callable[..., int], name: str, num_fields: int, embedding_dim: int
+) -> None:
+    layer = build(name, num_fields=num_fields, embedding_dim=embedding_dim)
+    counted = count_matmul_flops(layer, num_fields, embedding_dim, num_inputs(name))
+    # Sums over the pairs' channels run as one product of all fields with all, so that the pairs
+    # are never held; the definition's operations are fewer, and none of them a matrix product.
+    run_instead = 2 * (num_fields - 1) * num_fields * embedding_dim
+    assert layer.flops.matmul == counted - (run_instead if name == "bilinear_plus" else 0)
+    assert layer.flops_per_row == layer.flops.matmul + layer.flops.other
 
 
 @pytest.mark.parametrize("name", names())
@@ -91,6 +153,23 @@ def test_an_option_reaches_the_layer() -> None:
     assert layer.output_shape == (5,)
 
 
+def test_what_is_read_is_positional_and_what_is_chosen_is_by_name() -> None:
+    assert num_inputs("hadamard_cross") == 1
+    assert list(options("hadamard_cross")) == ["num_layers", "rank"]
+
+
+def test_an_interaction_reads_the_expression_of_another(draw: Callable[..., Tensor]) -> None:
+    x = source(4, 3)
+    pairs = express("bilinear", x, kind="field_all")
+    # bilinear has products of two fields, fm of two of those.
+    layer = Interaction(express("fm", pairs), [x]).double()
+    assert layer.degree == 4
+    first = Interaction(pairs, [x])
+    x_BFD = draw(2, 4, 3, seed=0)
+    expected = build("fm", num_fields=6, embedding_dim=3)(first(x_BFD))
+    torch.testing.assert_close(layer(x_BFD), expected, rtol=0, atol=1e-12)
+
+
 def test_the_first_order_part_alone_owns_tables_one_number_wide() -> None:
     assert {name: own_tables(name) for name in names() if own_tables(name)} == {"linear": 1}
 
@@ -100,8 +179,9 @@ def test_the_first_order_part_alone_owns_tables_one_number_wide() -> None:
     [
         ("bilinaer", "Did you mean 'bilinear'?"),
         ("xgboost", "Known: {names}."),
-        # A file of the folder, yet no layer.
-        ("_pairs", "Known: {names}."),
+        # A file of the folder and the folder beside the domains, yet no interaction.
+        ("_catalog", "Known: {names}."),
+        ("algebra", "Known: {names}."),
     ],
 )
 def test_an_unknown_name_is_refused_and_the_nearest_or_all_suggested(name: str, hint: str) -> None:
@@ -112,6 +192,8 @@ def test_an_unknown_name_is_refused_and_the_nearest_or_all_suggested(name: str, 
         build(name, num_fields=3, embedding_dim=4)
     with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
         options(name)
+    with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
+        express(name, source(3, 4))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +208,20 @@ def test_an_unknown_option_is_refused_and_the_nearest_or_all_suggested(
         build("hadamard_cross", num_fields=3, embedding_dim=4, **{option: 2})
 
 
-def test_a_value_the_layer_refuses_is_told_by_the_layer() -> None:
+def test_an_option_of_an_interaction_without_any_is_refused() -> None:
+    line = "fm: option 'rank' is unknown. It has none."
+    with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
+        build("fm", num_fields=3, embedding_dim=4, rank=2)
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_another_number_of_inputs_than_is_read_is_refused(number: int) -> None:
+    line = f"fm: reads 1 inputs; got {number}."
+    with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
+        express("fm", *[source(3, 4)] * number)
+
+
+def test_a_value_the_interaction_refuses_is_told_with_its_name() -> None:
     line = "hadamard_cross: num_layers must be at least 1; got 0."
     with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
         build("hadamard_cross", num_fields=3, embedding_dim=4, num_layers=0)

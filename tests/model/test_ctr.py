@@ -166,9 +166,9 @@ def test_a_node_joins_its_inputs_over_fields_or_flat() -> None:
     )
     summaries = {node.name: node for node in model.node_summaries()}
     assert summaries["gate"].output_shape == (4, 3)
-    assert summaries["pairs"].input_shape == (8, 3)
+    assert summaries["pairs"].input_shapes == ((8, 3),)
     assert summaries["pairs"].output_shape == (28, 3)
-    assert summaries["deep"].input_shape == (1, 28 * 3 + 1)
+    assert summaries["deep"].input_shapes == ((1, 28 * 3 + 1),)
     assert model(batch()).shape == (2,)
 
 

@@ -1,15 +1,11 @@
-"""Hadamard cross layers (DCN-V2).
+"""Hadamard cross layers (DCN-V2)."""
 
-Letters: B batch, F fields, D embedding_dim, N = F*D, R rank.
-"""
-
-from typing import ClassVar
-
-import torch
-from torch import Tensor, nn
+from recsys_had.interactions._catalog import interaction, require
+from recsys_had.interactions.algebra import Expr, flatten, lin
 
 
-class HadamardCross(nn.Module):
+@interaction(paper="Wang et al. 2021, arXiv:2008.13535")
+def hadamard_cross(x: Expr, *, num_layers: int = 3, rank: int | None = None) -> Expr:
     """Crosses every input coordinate with a learned mix of all the others.
 
     ``x[l+1] = x[0] * (W[l] x[l] + b[l]) + x[l]`` where ``*`` is the Hadamard product, so
@@ -21,62 +17,20 @@ class HadamardCross(nn.Module):
     Differs from the paper: nothing.
 
     Args:
-        num_fields: F, the number of embedded fields.
-        embedding_dim: D, the width of each field's embedding.
         num_layers: number of crosses; the polynomial degree is one more.
-        rank: R, width of the low-rank map; None for a full matrix.
+        rank: width of the low-rank map; None for a full matrix.
 
     Raises:
         ValueError: ``num_layers`` or ``rank`` is below 1.
 
     >>> import torch
-    >>> cross = HadamardCross(num_fields=3, embedding_dim=4, num_layers=2)
+    >>> from recsys_had.interactions import build
+    >>> cross = build("hadamard_cross", num_fields=3, embedding_dim=4, num_layers=2)
     >>> cross(torch.zeros(2, 3, 4)).shape
     torch.Size([2, 12])
     """
-
-    domain: ClassVar[str] = "higher-order"
-    paper: ClassVar[str] = "Wang et al. 2021, arXiv:2008.13535"
-    cost: ClassVar[str] = "O(L F^2 D^2), low-rank O(L F D R)"
-
-    def __init__(
-        self,
-        *,
-        num_fields: int,
-        embedding_dim: int,
-        num_layers: int = 3,
-        rank: int | None = None,
-    ) -> None:
-        super().__init__()
-        if num_layers < 1:
-            raise ValueError(f"hadamard_cross: num_layers must be at least 1; got {num_layers}.")
-        if rank is not None and rank < 1:
-            raise ValueError(
-                f"hadamard_cross: rank must be at least 1; got {rank}. "
-                "Leave it out for a full matrix."
-            )
-        width = num_fields * embedding_dim
-        self.maps = nn.ModuleList(_map(width, rank) for _ in range(num_layers))
-        self.output_shape = (width,)
-        self.degree: int | None = num_layers + 1
-        multiplications = width * width if rank is None else 2 * width * rank
-        self.flops_per_row = num_layers * (2 * multiplications + 2 * width)
-
-    def forward(self, x_BFD: Tensor) -> Tensor:
-        """Applies the crosses."""
-        first_BN = x_BFD.flatten(1)
-        x_BN = first_BN
-        for linear in self.maps:
-            x_BN = torch.addcmul(x_BN, first_BN, linear(x_BN))
-        return x_BN
-
-
-def _map(width: int, rank: int | None) -> nn.Module:
-    last = nn.Linear(width if rank is None else rank, width)
-    nn.init.xavier_normal_(last.weight)
-    nn.init.zeros_(last.bias)
-    if rank is None:
-        return last
-    first = nn.Linear(width, rank, bias=False)
-    nn.init.xavier_normal_(first.weight)
-    return nn.Sequential(first, last)
+    require(num_layers=num_layers)
+    first = crossed = flatten(x)
+    for _ in range(num_layers):
+        crossed = first * lin(crossed, rank=rank, bias=True) + crossed
+    return crossed

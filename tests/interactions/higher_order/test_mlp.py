@@ -9,43 +9,48 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from recsys_had.interactions.mlp import Activation, Mlp
+from recsys_had.interactions import build
+from recsys_had.interactions.algebra import Activation, Interaction
 
 SEEDS = range(5)
 ACTIVATIONS: dict[Activation, Callable[[float], float]] = {
     "relu": lambda z: max(z, 0.0),
+    "relu6": lambda z: min(max(z, 0.0), 6.0),
     "gelu": lambda z: z * (1 + math.erf(z / math.sqrt(2))) / 2,
     "sigmoid": lambda z: 1 / (1 + math.exp(-z)),
+    "silu": lambda z: z / (1 + math.exp(-z)),
     "tanh": math.tanh,
 }
-Randomise = Callable[[nn.Module, int], Mlp]
+Randomise = Callable[[nn.Module, int], Interaction]
+HIDDEN_UNITS = (5, 4)
 
 
-def plain_mlp(rows: list[list[float]], layer: Mlp, activation: Activation) -> list[list[float]]:
+def plain_mlp(
+    rows: list[list[float]], layer: Interaction, activation: Activation, batch_norm: bool
+) -> list[list[float]]:
     """Guo et al. 2017, sec. 2.1, with Ioffe and Szegedy 2015, algorithm 1, where it is asked."""
     act = ACTIVATIONS[activation]
-    for module in layer.layers:
-        if isinstance(module, nn.Linear):
-            weight, bias = module.weight.tolist(), module.bias.tolist()
-            rows = [
-                [
-                    sum(w * number for w, number in zip(line, row, strict=True)) + b
-                    for line, b in zip(weight, bias, strict=True)
-                ]
-                for row in rows
+    for number in range(len(HIDDEN_UNITS)):
+        weight = layer.get_parameter(f"ops.lin_{number}.weight").tolist()
+        bias = layer.get_parameter(f"ops.lin_{number}.bias").tolist()
+        rows = [
+            [
+                sum(w * number for w, number in zip(line, row, strict=True)) + b
+                for line, b in zip(weight, bias, strict=True)
             ]
-        elif isinstance(module, nn.BatchNorm1d):
+            for row in rows
+        ]
+        if batch_norm:
+            scales = layer.get_parameter(f"ops.batchnorm_{number}.norm.weight").tolist()
+            shifts = layer.get_parameter(f"ops.batchnorm_{number}.norm.bias").tolist()
             columns = []
-            for column, scale, shift in zip(
-                zip(*rows, strict=True), module.weight.tolist(), module.bias.tolist(), strict=True
-            ):
+            for column, scale, shift in zip(zip(*rows, strict=True), scales, shifts, strict=True):
                 mean = sum(column) / len(column)
                 variance = sum((z - mean) ** 2 for z in column) / len(column)
-                deviation = math.sqrt(variance + module.eps)
+                deviation = math.sqrt(variance + 1e-5)
                 columns.append([(z - mean) / deviation * scale + shift for z in column])
             rows = [list(row) for row in zip(*columns, strict=True)]
-        else:
-            rows = [[act(z) for z in row] for row in rows]
+        rows = [[act(z) for z in row] for row in rows]
     return rows
 
 
@@ -60,16 +65,18 @@ def test_mlp_equals_the_paper_written_with_loops(
     seed: int,
 ) -> None:
     options: dict[str, Any] = {"activation": activation, "batch_norm": batch_norm}
-    layer = randomise(Mlp(num_fields=3, embedding_dim=2, hidden_units=(5, 4), **options), seed)
+    layer = randomise(
+        build("mlp", num_fields=3, embedding_dim=2, hidden_units=HIDDEN_UNITS, **options), seed
+    )
     x_BFD = draw(6, 3, 2, seed=seed)
     expected = torch.tensor(
-        plain_mlp(x_BFD.flatten(1).tolist(), layer, activation), dtype=torch.float64
+        plain_mlp(x_BFD.flatten(1).tolist(), layer, activation, batch_norm), dtype=torch.float64
     )
     torch.testing.assert_close(layer(x_BFD), expected, rtol=0, atol=1e-11)
 
 
 def test_mlp_of_two_numbers_through_two_layers() -> None:
-    layer = Mlp(num_fields=2, embedding_dim=1, hidden_units=(2, 2))
+    layer = build("mlp", num_fields=2, embedding_dim=1, hidden_units=(2, 2))
     values = ([[1.0, 1.0], [1.0, -1.0]], [0.0, 0.5], [[2.0, 5.0], [-1.0, 1.0]], [-1.0, 1.0])
     with torch.no_grad():
         for parameter, value in zip(layer.parameters(), values, strict=True):
@@ -88,7 +95,9 @@ def test_mlp_gradients_equal_finite_differences(
     batch_norm: bool,
 ) -> None:
     options: dict[str, Any] = {"activation": activation, "batch_norm": batch_norm}
-    layer = randomise(Mlp(num_fields=2, embedding_dim=2, hidden_units=(4, 3), **options), 0)
+    layer = randomise(
+        build("mlp", num_fields=2, embedding_dim=2, hidden_units=(4, 3), **options), 0
+    )
     assert check_gradients(layer, draw(4, 2, 2, seed=0))
 
 
@@ -97,7 +106,14 @@ def test_mlp_drops_units_in_training_alone_and_scales_the_rest(
     draw: Callable[..., Tensor], randomise: Randomise, seed: int
 ) -> None:
     layer = randomise(
-        Mlp(num_fields=3, embedding_dim=2, hidden_units=(50,), activation="sigmoid", dropout=0.2),
+        build(
+            "mlp",
+            num_fields=3,
+            embedding_dim=2,
+            hidden_units=(50,),
+            activation="sigmoid",
+            dropout=0.2,
+        ),
         seed,
     )
     x_BFD = draw(20, 3, 2, seed=seed)
@@ -121,10 +137,25 @@ def test_mlp_is_no_polynomial_as_it_claims(
     seed: int,
 ) -> None:
     layer = randomise(
-        Mlp(num_fields=3, embedding_dim=2, hidden_units=(6, 4), activation=activation), seed
+        build("mlp", num_fields=3, embedding_dim=2, hidden_units=(6, 4), activation=activation),
+        seed,
     )
     assert measure_degree(layer, draw(3, 3, 2, seed=seed)) is None
     assert layer.degree is None
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_mlp_of_identities_is_a_polynomial_of_the_degree_it_claims(
+    draw: Callable[..., Tensor],
+    randomise: Randomise,
+    measure_degree: Callable[[nn.Module, Tensor], int | None],
+    seed: int,
+) -> None:
+    layer = randomise(
+        build("mlp", num_fields=3, embedding_dim=2, hidden_units=(6, 4), activation="identity"),
+        seed,
+    )
+    assert measure_degree(layer, draw(3, 3, 2, seed=seed)) == layer.degree == 1
 
 
 @pytest.mark.parametrize(
@@ -136,13 +167,14 @@ def test_mlp_is_no_polynomial_as_it_claims(
         ({"dropout": -0.1}, "dropout must be at least 0 and below 1; got -0.1."),
         (
             {"activation": "swish"},
-            "activation must be one of relu, gelu, sigmoid, tanh; got 'swish'.",
+            "activation must be one of relu, relu6, sigmoid, tanh, gelu, silu, exp, identity; "
+            "got 'swish'.",
         ),
     ],
 )
 def test_mlp_refuses_what_it_cannot_build(options: dict[str, Any], line: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape('mlp: ' + line)}$"):
-        Mlp(num_fields=3, embedding_dim=4, **options)
+        build("mlp", num_fields=3, embedding_dim=4, **options)
 
 
 @pytest.mark.parametrize(("batch_norm", "beside", "norms"), [(False, 1, 0), (True, 3, 2)])
@@ -153,9 +185,13 @@ def test_mlp_counts_its_operations_and_parameters(
     beside: int,
     norms: int,
 ) -> None:
-    layer = Mlp(num_fields=5, embedding_dim=8, hidden_units=(30, 20), batch_norm=batch_norm)
-    # Exact: torch takes a product of n numbers for 2n operations, one addition too many, which
-    # is the bias. A unit's activation is 1 more; its norm, folded for serving, 2 more.
-    assert layer.flops_per_row == count_matmul_flops(layer, 5, 8) + beside * (30 + 20)
+    layer = build(
+        "mlp", num_fields=5, embedding_dim=8, hidden_units=(30, 20), batch_norm=batch_norm
+    )
+    # A product of n numbers is n products and n - 1 sums; the bias is the last: 2 a weight. A
+    # unit's activation is 1 more; its norm, folded for serving, 2 more.
     weights = 40 * 30 + 30 * 20
+    assert layer.flops.matmul == count_matmul_flops(layer, 5, 8) == 2 * weights
+    assert layer.flops.other == beside * (30 + 20)
+    assert layer.flops_per_row == 2 * weights + beside * (30 + 20)
     assert count_parameters(layer) == weights + (1 + norms) * (30 + 20)

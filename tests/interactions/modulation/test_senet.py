@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from recsys_had.interactions.senet import Senet
+from recsys_had.interactions import build
+from recsys_had.interactions.algebra import Interaction
 
 SEEDS = range(5)
-Randomise = Callable[[nn.Module, int], Senet]
+Randomise = Callable[[nn.Module, int], Interaction]
+SQUEEZE, EXCITE = "ops.lin_0.weight", "ops.lin_1.weight"
 
 
 def plain_senet(
@@ -43,21 +45,24 @@ def test_senet_equals_the_paper_written_with_loops(
     seed: int,
 ) -> None:
     layer = randomise(
-        Senet(num_fields=num_fields, embedding_dim=4, reduction_ratio=reduction_ratio), seed
+        build("senet", num_fields=num_fields, embedding_dim=4, reduction_ratio=reduction_ratio),
+        seed,
     )
     x_BFD = draw(4, num_fields, 4, seed=seed)
-    weights = layer.squeeze.tolist(), layer.excite.tolist()
+    weights = [layer.get_parameter(name).tolist() for name in (SQUEEZE, EXCITE)]
     expected = torch.tensor(
         [plain_senet(row, *weights) for row in x_BFD.tolist()], dtype=torch.float64
     )
+    # A single token is flat.
+    expected = expected.flatten(1) if num_fields == 1 else expected
     torch.testing.assert_close(layer(x_BFD), expected, rtol=0, atol=1e-12)
 
 
 def test_senet_doubles_one_field_and_silences_another() -> None:
-    layer = Senet(num_fields=3, embedding_dim=2, reduction_ratio=3)
+    layer = build("senet", num_fields=3, embedding_dim=2, reduction_ratio=3)
     with torch.no_grad():
-        layer.squeeze.copy_(torch.tensor([[1.0, 2.0, -1.0]]))
-        layer.excite.copy_(torch.tensor([[1.0], [-1.0], [0.5]]))
+        layer.get_parameter(SQUEEZE).copy_(torch.tensor([[1.0, 2.0, -1.0]]))
+        layer.get_parameter(EXCITE).copy_(torch.tensor([[1.0], [-1.0], [0.5]]))
     # means (2, 1, 2); hidden relu(2 + 2 - 2) = 2; weights relu(2, -2, 1) = (2, 0, 1)
     row = torch.tensor([[[1.0, 3.0], [0.0, 2.0], [2.0, 2.0]]])
     assert layer(row).tolist() == [[[2.0, 6.0], [0.0, 0.0], [2.0, 2.0]]]
@@ -68,7 +73,7 @@ def test_senet_gradients_equal_finite_differences(
     randomise: Randomise,
     check_gradients: Callable[[nn.Module, Tensor], bool],
 ) -> None:
-    layer = randomise(Senet(num_fields=6, embedding_dim=3), 4)
+    layer = randomise(build("senet", num_fields=6, embedding_dim=3), 4)
     x_BFD = draw(4, 6, 3, seed=4)
     # Silent fields have no gradient: the check says something where most are not silent.
     assert (layer(x_BFD) != 0).double().mean() > 0.5
@@ -79,7 +84,7 @@ def test_senet_gradients_equal_finite_differences(
 def test_senet_never_turns_a_field_around(
     draw: Callable[..., Tensor], randomise: Randomise, seed: int
 ) -> None:
-    layer = randomise(Senet(num_fields=9, embedding_dim=4), seed)
+    layer = randomise(build("senet", num_fields=9, embedding_dim=4), seed)
     x_BFD = draw(5, 9, 4, seed=seed)
     factor_BFD = layer(x_BFD) / x_BFD
     assert (factor_BFD >= 0).all()
@@ -91,7 +96,7 @@ def test_senet_never_turns_a_field_around(
 def test_senet_of_a_positive_multiple_grows_with_its_square(
     draw: Callable[..., Tensor], randomise: Randomise, seed: int
 ) -> None:
-    layer = randomise(Senet(num_fields=9, embedding_dim=4), seed)
+    layer = randomise(build("senet", num_fields=9, embedding_dim=4), seed)
     x_BFD = draw(5, 9, 4, seed=seed)
     torch.testing.assert_close(layer(3 * x_BFD), 9 * layer(x_BFD), rtol=1e-12, atol=1e-12)
     assert not layer(0 * x_BFD).any()
@@ -104,16 +109,16 @@ def test_senet_is_no_polynomial_as_it_claims(
     measure_degree: Callable[[nn.Module, Tensor], int | None],
     seed: int,
 ) -> None:
-    layer = randomise(Senet(num_fields=9, embedding_dim=4), seed)
+    layer = randomise(build("senet", num_fields=9, embedding_dim=4), seed)
     assert measure_degree(layer, draw(3, 9, 4, seed=seed)) is None
     assert layer.degree is None
 
 
 @pytest.mark.parametrize("reduction_ratio", [0, -2])
 def test_senet_refuses_a_ratio_below_one(reduction_ratio: int) -> None:
-    line = f"senet: reduction_ratio must be at least 1; got {reduction_ratio}. The paper uses 3."
+    line = f"senet: reduction_ratio must be at least 1; got {reduction_ratio}."
     with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
-        Senet(num_fields=6, embedding_dim=4, reduction_ratio=reduction_ratio)
+        build("senet", num_fields=6, embedding_dim=4, reduction_ratio=reduction_ratio)
 
 
 @pytest.mark.parametrize(
@@ -126,9 +131,12 @@ def test_senet_counts_its_operations_and_parameters(
     reduction_ratio: int,
     hidden: int,
 ) -> None:
-    layer = Senet(num_fields=num_fields, embedding_dim=2, reduction_ratio=reduction_ratio)
-    # Exact: beside the two matrix products torch counts, a mean costs each field one addition
-    # and one division, each relu one operation, and the weighting one product a number.
-    beside = 2 * num_fields + (hidden + num_fields) + 2 * num_fields
-    assert layer.flops_per_row == count_matmul_flops(layer, num_fields, 2) + beside
+    layer = build("senet", num_fields=num_fields, embedding_dim=5, reduction_ratio=reduction_ratio)
+    # Two maps without a bias, 2 a weight. A mean of 5 is four additions and a division; each relu
+    # is one operation, and the weighting one product a number.
+    maps = 2 * num_fields * hidden + 2 * hidden * num_fields
+    beside = (4 + 1) * num_fields + (hidden + num_fields) + 5 * num_fields
+    assert layer.flops.matmul == count_matmul_flops(layer, num_fields, 5) == maps
+    assert layer.flops.other == beside
+    assert layer.flops_per_row == maps + beside
     assert count_parameters(layer) == 2 * num_fields * hidden

@@ -1,0 +1,137 @@
+"""Pairs of tokens.
+
+Letters: B batch, T tokens, C channels, P pairs.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from recsys_had.interactions.algebra.expression import Expr, Flops, Op, sum_of_degrees
+
+
+def outer(first: Expr, second: Expr, keep: Literal["all", "upper"] = "all") -> Expr:
+    """Hadamard products of pairs of tokens: ``(I, C), (J, C) -> (P, C)``; degrees add.
+
+    Args:
+        first: gives the left tokens.
+        second: gives the right tokens.
+        keep: ``all`` I*J pairs, or ``upper``: those whose left token stands before the right one
+            in the same list, row by row. ``first`` may lack the last token, never a left one.
+
+    Raises:
+        ValueError: the widths differ, or ``upper`` of lists that are not one list.
+
+    >>> from recsys_had.interactions.algebra import source
+    >>> outer(source(4, 2), source(4, 2), "upper").shape
+    (6, 2)
+    """
+    rows, columns = first.num_tokens, second.num_tokens
+    if first.num_channels != second.num_channels:
+        raise ValueError(
+            f"outer: must be of the same width; got {first.num_channels} and "
+            f"{second.num_channels} channels."
+        )
+    if keep == "upper" and rows not in (columns, columns - 1):
+        raise ValueError(
+            f"outer: the upper pairs are of one list of tokens; got {rows} and {columns} tokens."
+        )
+    left, right = _indices(rows, columns, keep)
+    shape = (len(left), first.num_channels)
+    flops = Flops(other=math.prod(shape))
+    degree = sum_of_degrees(first, second)
+    return Expr(Outer(left, right), (first, second), shape, degree, flops)
+
+
+def pairs(x: Expr) -> tuple[Expr, Expr]:
+    """Left and right tokens of the P = T(T-1)/2 pairs, row by row of the upper triangle.
+
+    >>> from recsys_had.interactions.algebra import source
+    >>> left, right = pairs(source(4, 2))
+    >>> left.shape
+    (6, 2)
+    """
+    left, right = torch.triu_indices(x.num_tokens, x.num_tokens, offset=1)
+    shape = (len(left), x.num_channels)
+    return (
+        Expr(Take(left), (x,), shape, x.degree),
+        Expr(Take(right), (x,), shape, x.degree),
+    )
+
+
+def inner(products: Expr) -> Expr:
+    """Sums of the pairs' channels without the pairs: one matrix product a row.
+
+    Args:
+        products: an :func:`outer`, of which the sums over the channels are wanted.
+    """
+    assert isinstance(products.op, Outer)
+    first, second = products.args
+    flops = Flops(matmul=2 * first.num_tokens * second.num_tokens * first.num_channels)
+    shape = (products.num_tokens, 1)
+    return Expr(_Inner(products.op), (first, second), shape, products.degree, flops)
+
+
+def _indices(rows: int, columns: int, keep: str) -> tuple[Tensor, Tensor]:
+    if keep == "upper":
+        left, right = torch.triu_indices(rows, columns, offset=1)
+    else:
+        left = torch.arange(rows).repeat_interleave(columns)
+        right = torch.arange(columns).repeat(rows)
+    return left, right
+
+
+class Outer(Op):
+    """Multiplies pairs of tokens, given by their places."""
+
+    tokenwise = True
+    reads_whole = True
+    left: Tensor
+    right: Tensor
+
+    def __init__(self, left: Tensor, right: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("left", left, persistent=False)
+        self.register_buffer("right", right, persistent=False)
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """All pairs."""
+        return first.index_select(1, self.left) * second.index_select(1, self.right)
+
+    def part(self, tokens: slice, *read: Tensor) -> Tensor:
+        """Some pairs."""
+        first, second = read
+        return first.index_select(1, self.left[tokens]) * second.index_select(1, self.right[tokens])
+
+
+class Take(Op):
+    """Takes tokens by their places."""
+
+    tokenwise = True
+    reads_whole = True
+    places: Tensor
+
+    def __init__(self, places: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("places", places, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """All of them."""
+        return x.index_select(1, self.places)
+
+    def part(self, tokens: slice, *read: Tensor) -> Tensor:
+        """Some of them."""
+        return read[0].index_select(1, self.places[tokens])
+
+
+class _Inner(Op):
+    def __init__(self, outer: Outer) -> None:
+        super().__init__()
+        self.outer = outer
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        products = torch.matmul(first, second.transpose(1, 2))
+        place = self.outer.left * second.shape[1] + self.outer.right
+        return products.flatten(1).index_select(1, place).unsqueeze(2)

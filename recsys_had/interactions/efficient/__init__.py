@@ -1,0 +1,1 @@
+"""Domain IV: mixing of fields without a list of pairs."""

@@ -1,0 +1,1 @@
+"""Domain I: correlations of two fields, of three, of many."""

@@ -1,0 +1,1 @@
+"""Domain III: gates and masks that depend on the row."""

@@ -1,0 +1,65 @@
+"""Instance-guided masks (MaskNet), serial and parallel."""
+
+from typing import Literal
+
+from recsys_had.interactions._catalog import interaction, require
+from recsys_had.interactions.algebra import Expr, act, cat, flatten, lin, norm
+from recsys_had.interactions.algebra import dropout as drop
+
+
+@interaction(paper="Wang et al. 2021, arXiv:2102.07619")
+def mask_net(
+    x: Expr,
+    *,
+    kind: Literal["serial", "parallel"] = "serial",
+    hidden_units: tuple[int, ...] = (400, 400, 400),
+    mask_units: int = 64,
+    dropout: float = 0.0,
+) -> Expr:
+    """Multiplies what a layer reads by a mask computed from the row's raw embeddings.
+
+    ``block(h) = relu(LN(W (mask(E) * h)))`` with ``mask(E) = W2 relu(W1 E + b1) + b2`` of the
+    embeddings ``E`` as they are. Serial: the first block reads ``LN(E)``, each field normalised
+    by itself, every other one the block before it. Parallel: all blocks read ``LN(E)``, and
+    stand beside each other.
+
+    Shape: ``(B, F, D) -> (B, hidden_units[-1])``, parallel ``(B, sum(hidden_units))``.
+    Paper: Wang et al. 2021, MaskNet, the mask block and its two arrangements (arXiv:2102.07619).
+    Differs from the paper: the parallel blocks may differ in width; the network on top of them is
+    a node of its own; dropout by option.
+
+    Args:
+        kind: how the blocks are arranged.
+        hidden_units: width of each block.
+        mask_units: width of the hidden layer that makes a mask.
+        dropout: share of units dropped in training.
+
+    Raises:
+        ValueError: no block, a width below 1, a dropout outside [0, 1), no such kind.
+
+    >>> import torch
+    >>> from recsys_had.interactions import build
+    >>> layer = build("mask_net", num_fields=3, embedding_dim=4, hidden_units=(8, 5))
+    >>> layer(torch.zeros(2, 3, 4)).shape
+    torch.Size([2, 5])
+    """
+    require(mask_units=mask_units)
+    if not hidden_units or min(hidden_units) < 1:
+        raise ValueError(
+            f"hidden_units must be one positive width or more; got {list(hidden_units)}."
+        )
+    if kind not in ("serial", "parallel"):
+        raise ValueError(f"kind must be serial or parallel; got '{kind}'.")
+
+    def block(hidden: Expr, units: int) -> Expr:
+        made = act(lin(flatten(x), out=mask_units, bias=True), "relu")
+        mask = lin(made, out=hidden.num_channels, bias=True)
+        return drop(act(norm(lin(mask * hidden, out=units)), "relu"), dropout)
+
+    normalised = flatten(norm(x))
+    if kind == "parallel":
+        return cat(*(block(normalised, units) for units in hidden_units), on="C")
+    hidden = normalised
+    for units in hidden_units:
+        hidden = block(hidden, units)
+    return hidden
