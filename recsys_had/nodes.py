@@ -7,6 +7,11 @@ A node is written as briefly as it allows::
       pairs: bilinear                       # a layer under a name of one's own
       gated: [senet, bilinear]              # a chain: each feeds the next
       deep: {layer: mlp, inputs: [pairs, gated], hidden_units: [400, 400]}
+      mine:                                 # an interaction of one's own; see `formula.py`
+        formula: |
+          gate = sigmoid(lin(pool(x, "C", "mean"), "T"))
+          lin(outer(x * gate, x, "upper"), "T", out=width)
+        width: 16                           # a name for the formula
 
 ``inputs`` names nodes that stand above, ``fields`` (the embeddings, the default) or ``dense``
 (the numeric columns). The nodes nobody reads are the heads; their logits are summed.
@@ -18,12 +23,15 @@ import pydantic
 
 from recsys_had import interactions
 from recsys_had.errors import ConfigError
+from recsys_had.interactions.formula import FormulaError, check_formula, express_formula
 from recsys_had.yamlfile import KeyPath, YamlDocument, nearest
 
 if TYPE_CHECKING:
     from recsys_had.interactions.algebra import Expr
 
 SOURCES = ("fields", "dense")
+# The layer of a node that says itself what it computes.
+FORMULA = "formula"
 
 
 class NodeConfig(pydantic.BaseModel):
@@ -71,6 +79,8 @@ class NodeConfig(pydantic.BaseModel):
         >>> NodeConfig(layer="mlp").with_option("hidden_units", [8, 4]).options
         {'hidden_units': (8, 4)}
         """
+        if self.layer == FORMULA:
+            return self._with_value(name, value)
         known = interactions.options(self.layer)
         if name not in known:
             raise ValueError(f"unknown option of '{self.layer}'.{nearest(name, known)}")
@@ -81,6 +91,21 @@ class NodeConfig(pydantic.BaseModel):
             message = cause.errors(include_url=False)[0]["msg"]
             raise ValueError(f"{message[:1].lower()}{message[1:]}; got {value!r}.") from cause
         return self.model_copy(update={"options": {**self.options, name: value}})
+
+    def _with_value(self, name: str, value: Any) -> "NodeConfig":
+        """A value for a formula; only what the formula is written with can be set."""
+        if name not in self.options:
+            raise ValueError(f"the formula has no such value.{nearest(name, self.options)}")
+        if name != FORMULA:
+            _check_value(value)
+        return self.model_copy(update={"options": {**self.options, name: value}})
+
+
+def _check_value(value: Any) -> None:
+    if not isinstance(value, bool | int | float | str | None):
+        raise ValueError(
+            f"a formula's value must be a number, a text, true or false; got {value!r}."
+        )
 
 
 def resolve_nodes(
@@ -105,6 +130,7 @@ class _Reader:
         self.nodes: dict[str, NodeConfig] = {}
         self.problems: list[str] = []
         self.places: dict[str, str] = {}
+        self._text_places: dict[str, str] = {}
         self.names = set(interactions.names())
 
     def read(self, content: Any, document: YamlDocument, at: KeyPath) -> None:
@@ -116,6 +142,8 @@ class _Reader:
             return
         for name, value in content.items():
             place = document.place((*at, name))
+            if isinstance(value, dict) and FORMULA in value:
+                self._text_places[str(name)] = document.place((*at, name, FORMULA))
             self._add(str(name), value, place)
 
     def _list_to_mapping(self, content: list[Any], document: YamlDocument, at: KeyPath) -> Any:
@@ -154,6 +182,9 @@ class _Reader:
         layer = given.pop("layer", base.layer if base else name)
         inputs = given.pop("inputs", base.inputs if base else ("fields",))
         inputs = (inputs,) if isinstance(inputs, str) else tuple(inputs)
+        if FORMULA in given or layer == FORMULA:
+            self._add_formula(name, layer, inputs, given, place)
+            return
         if layer not in self.names:
             self.problems.append(
                 f"{place}: {name}: no layer '{layer}'.{nearest(str(layer), self.names)}"
@@ -167,6 +198,37 @@ class _Reader:
             except ValueError as problem:
                 self.problems.append(f"{place}: {name}.{option}: {problem}")
         self.nodes[name] = node
+
+    def _add_formula(
+        self, name: str, layer: str, inputs: tuple[str, ...], given: dict[str, Any], place: str
+    ) -> None:
+        base = self.nodes.get(name)
+        options = {**(base.options if base and base.layer == FORMULA else {}), **given}
+        text = options.get(FORMULA)
+        if layer not in (name, FORMULA):
+            self.problems.append(
+                f"{place}: {name}: has a layer and a formula. Leave one of them out."
+            )
+            return
+        if not isinstance(text, str):
+            self.problems.append(f"{place}: {name}.formula: must be text; got {text!r}.")
+            return
+        for option, value in options.items():
+            try:
+                _check_value(value)
+                if not option.isidentifier() or option in ("x", *inputs):
+                    raise ValueError("must be an identifier that is no input.")
+            except ValueError as problem:
+                self.problems.append(f"{place}: {name}.{option}: {problem}")
+                return
+        self.nodes[name] = NodeConfig(layer=FORMULA, inputs=inputs, options=options)
+        try:
+            check_formula(text, formula_names(self.nodes[name]))
+        except FormulaError as problem:
+            at = self._text_places.get(name, place)
+            self.problems.append(
+                f"{_line_of(at, text, problem)}: {name}.formula: {problem.message}"
+            )
 
     def _add_chain(self, name: str, links: list[Any], place: str) -> None:
         """``deep: [senet, mlp]`` is the node deep (mlp) reading the node deep_senet."""
@@ -206,6 +268,23 @@ class _Reader:
             above.append(name)
 
 
+def formula_names(node: NodeConfig) -> tuple[str, ...]:
+    """What a formula may speak of: its inputs and values.
+
+    >>> formula_names(NodeConfig(layer="formula", options={"formula": "lin(x)", "width": 3}))
+    ('x', 'fields', 'width')
+    """
+    return ("x", *node.inputs, *(name for name in node.options if name != FORMULA))
+
+
+def _line_of(place: str, text: str, problem: FormulaError) -> str:
+    """``file:line`` of a formula's line; text of several lines begins below its key."""
+    file, colon, line = place.rpartition(":")
+    if not colon or not line.isdigit():
+        return place
+    return f"{file}:{int(line) + (problem.line if chr(10) in text.strip() else 0)}"
+
+
 def heads(nodes: dict[str, NodeConfig]) -> tuple[str, ...]:
     """The nodes no other node reads, in order.
 
@@ -216,13 +295,25 @@ def heads(nodes: dict[str, NodeConfig]) -> tuple[str, ...]:
     return tuple(name for name in nodes if name not in read)
 
 
-def express_node(node: NodeConfig, *inputs: "Expr", name: str) -> "Expr":
+def express_node(node: NodeConfig, *inputs: "Expr", name: str, joined: "Expr") -> "Expr":
     """What a node computes of its inputs.
+
+    Args:
+        node: the node.
+        inputs: what it reads, one by one.
+        name: the node's name, for errors.
+        joined: the inputs put together; what an interaction of a single input reads.
 
     Raises:
         ConfigError: the interaction refuses its options or the shape of an input.
     """
     try:
+        if node.layer == FORMULA:
+            named = {"x": joined, **dict(zip(node.inputs, inputs, strict=True))}
+            values = {key: value for key, value in node.options.items() if key != FORMULA}
+            return express_formula(node.options[FORMULA], named, values)
+        if interactions.num_inputs(node.layer) == 1:
+            inputs = (joined,)
         return interactions.express(node.layer, *inputs, **node.options)
     except ValueError as cause:
         raise ConfigError(f"model.nodes.{name}: {cause}") from cause

@@ -139,7 +139,7 @@ def express(name: str, *inputs: "Expr", **options: Any) -> "Expr":
     known = _option_names(name)
     for option in options:
         if option not in known:
-            raise ValueError(f"{name}: option '{option}' is unknown.{_nearest(option, known)}")
+            raise ValueError(f"{name}: option '{option}' is unknown.{nearest_hint(option, known)}")
     if len(inputs) != num_inputs(name):
         raise ValueError(f"{name}: reads {num_inputs(name)} inputs; got {len(inputs)}.")
     try:
@@ -207,7 +207,7 @@ def _function(name: str) -> Any:
     """The function a file is named after."""
     if name not in _modules():
         raise ValueError(
-            f"interaction '{name}': there is none of this name.{_nearest(name, names())}"
+            f"interaction '{name}': there is none of this name.{nearest_hint(name, names())}"
         )
     return getattr(importlib.import_module(_modules()[name]), name)
 
@@ -216,7 +216,12 @@ def _option_names(name: str) -> list[str]:
     return list(options(name))
 
 
-def _nearest(name: str, known: "tuple[str, ...] | list[str]") -> str:
+def nearest_hint(name: str, known: "tuple[str, ...] | list[str]") -> str:
+    """A sentence that names what was probably meant, or all there is.
+
+    >>> nearest_hint("bilinaer", ["bilinear", "fm"])
+    " Did you mean 'bilinear'?"
+    """
     if not known:
         return " It has none."
     match = get_close_matches(name, known, n=1)

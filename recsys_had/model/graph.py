@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from recsys_had import interactions
 from recsys_had.errors import ConfigError
-from recsys_had.interactions import num_inputs
 from recsys_had.interactions.algebra import Expr, add, cat, flatten, lin, source
 from recsys_had.interactions.algebra.program import Program, definition, named_ops, output_shape
-from recsys_had.nodes import NodeConfig, express_node, heads
+from recsys_had.nodes import FORMULA, NodeConfig, express_node, heads
 
 Shape = tuple[int, ...]
 
@@ -54,7 +53,7 @@ def table_widths(nodes: Mapping[str, NodeConfig], embedding_dim: int) -> dict[st
     """
     widths: dict[str, int] = {}
     for name, node in nodes.items():
-        own = interactions.own_tables(node.layer)
+        own = None if node.layer == FORMULA else interactions.own_tables(node.layer)
         if own is not None and node.inputs == ("fields",):
             widths[name] = own
         elif "fields" in node.inputs:
@@ -100,8 +99,8 @@ class InteractionGraph(nn.Module):
         self._summaries: list[NodeSummary] = []
         for name, node in nodes.items():
             read = [known[source] for source in _reads(name, node, sources)]
-            inputs = read if num_inputs(node.layer) > 1 else [_joined(read)]
-            found = express_node(node, *inputs, name=name)
+            joined = _joined(read)
+            found = express_node(node, *read, name=name, joined=joined)
             own = definition(found, until=known.values())
             self.layers[name] = named_ops(own)
             if name in heads(dict(nodes)):
@@ -111,6 +110,7 @@ class InteractionGraph(nn.Module):
                 if found.shape != (1, 1):
                     self.heads[name] = named_ops(head)
                 own = [*own, *head]
+            inputs = [joined] if joined in own or len(read) == 1 else read
             self._summaries.append(_summary(name, node, inputs, found, own))
             known = {**known, name: found}
         self._program = Program(add(*logits), list(self._sources.values()))

@@ -100,15 +100,18 @@ class Expr:
         return 4 * (math.prod(self.shape) + sum(math.prod(arg.shape) for arg in self.args))
 
     def __mul__(self, other: "Expr | float") -> "Expr":
-        return had(self, other) if isinstance(other, Expr) else _scaled(self, float(other))
+        if isinstance(other, int | float):
+            return _scaled(self, float(other))
+        return had(self, other) if isinstance(other, Expr) else NotImplemented
 
     __rmul__ = __mul__
 
     def __add__(self, other: "Expr") -> "Expr":
-        return add(self, other)
+        return add(self, other) if isinstance(other, Expr) else NotImplemented
 
     def __sub__(self, other: "Expr") -> "Expr":
-        return _combined(_Subtract(), self, other)
+        is_expr = isinstance(other, Expr)
+        return _combined(_Subtract(), self, other) if is_expr else NotImplemented
 
     def __neg__(self) -> "Expr":
         return _scaled(self, -1.0)
