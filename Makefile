@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-cuda demo test test-all check format lint types imports bench clean
+.PHONY: help install install-cuda demo test test-all check format lint types imports docs bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,10 @@ types: build/check ## mypy, strict
 
 imports: build/check ## who may import whom
 	cd build/check && PYTHONPATH=. ../../$(BIN)/lint-imports --no-cache --config ../../pyproject.toml
+
+docs: $(STAMP) ## write docs/interactions.md from the code
+	mkdir -p docs
+	$(BIN)/python -m recsys_had.interactions.document > docs/interactions.md
 
 bench: $(STAMP) ## throughput of the training loop against the bare module
 	$(BIN)/python tests/benchmarks/loop.py

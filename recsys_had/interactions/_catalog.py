@@ -114,6 +114,11 @@ def num_inputs(name: str) -> int:
     return len(inspect.signature(_function(name)).parameters) - len(options(name))
 
 
+def docstring_of(name: str) -> str:
+    """An interaction's docstring."""
+    return inspect.getdoc(_function(name)) or ""
+
+
 def own_tables(name: str) -> int | None:
     """Width of the embedding tables an interaction owns; None where it reads the shared ones."""
     width: int | None = getattr(_function(name), "own_tables", None)
@@ -179,7 +184,7 @@ def catalog() -> dict[str, CatalogEntry]:
         function = _function(name)
         entries[name] = CatalogEntry(
             name=name,
-            summary=(inspect.getdoc(function) or "").splitlines()[0],
+            summary=docstring_of(name).splitlines()[0],
             domain=module.split(".")[-2].replace("_", "-"),
             degree=build(name, num_fields=3, embedding_dim=4).degree,
             paper=function.paper,

@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 
 from recsys_had.interactions import _cost, names
-from recsys_had.interactions._cost import growth, operations
+from recsys_had.interactions._cost import growth, measured, written
 
 # By powers of (F, D), worked out from each formula.
 POLYNOMIALS = {
@@ -34,7 +34,7 @@ POLYNOMIALS = {
 
 @pytest.mark.parametrize("name", POLYNOMIALS)
 def test_operations_are_the_polynomial_of_the_formula(name: str) -> None:
-    found = {powers: factor for powers, factor in operations(name).items() if factor}
+    found = {powers: factor for powers, factor in measured(name, "operations").items() if factor}
     assert found == POLYNOMIALS[name]
 
 
@@ -44,7 +44,24 @@ def test_growth_of_every_interaction_is_found(name: str) -> None:
 
 
 def test_operations_that_are_no_polynomial_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cost, "_flops", lambda name, num_fields, embedding_dim: 2**num_fields)
+    monkeypatch.setattr(_cost, "_count", lambda name, what, num_fields, width: 2**num_fields)
+    measured.cache_clear()
     line = "fm: its operations are no polynomial in F and D."
     with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
-        operations("fm")
+        measured("fm", "operations")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("fm", "0"),
+        # One matrix a pair.
+        ("bilinear", "1/2 F^2 D^2 - 1/2 F D^2"),
+        # Three matrices over all F D numbers, with a bias each.
+        ("hadamard_cross", "3 F^2 D^2 + 3 F D"),
+        # F D to 400 and twice 400 to 400, each with a bias.
+        ("mlp", "400 F D + 321,200"),
+    ],
+)
+def test_learned_numbers_are_written_as_a_polynomial(name: str, expected: str) -> None:
+    assert written(name, "parameters") == expected

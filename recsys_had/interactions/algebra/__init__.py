@@ -10,6 +10,7 @@ of, and becomes an ``nn.Module``::
     layer = Interaction(fm, [x])                                # degree 2
 """
 
+from recsys_had.interactions.algebra.attribution import FieldEffects, field_effects
 from recsys_had.interactions.algebra.expression import Expr, Flops, add, had, source
 from recsys_had.interactions.algebra.linear import lin
 from recsys_had.interactions.algebra.pairs import outer, pairs
@@ -28,6 +29,7 @@ from recsys_had.interactions.algebra.shaping import cat, chunk, flatten, pool, r
 __all__ = [
     "Activation",
     "Expr",
+    "FieldEffects",
     "Flops",
     "Interaction",
     "act",
@@ -36,6 +38,7 @@ __all__ = [
     "chunk",
     "constant",
     "dropout",
+    "field_effects",
     "flatten",
     "had",
     "lin",
