@@ -132,8 +132,9 @@ def test_the_operations_of_matrix_products_are_those_that_torch_counts(
     counted = count_matmul_flops(layer, num_fields, embedding_dim, num_inputs(name))
     # Sums over the pairs' channels run as one product of all fields with all, so that the pairs
     # are never held; the definition's operations are fewer, and none of them a matrix product.
-    run_instead = 2 * (num_fields - 1) * num_fields * embedding_dim
-    assert layer.flops.matmul == counted - (run_instead if name == "bilinear_plus" else 0)
+    lefts = {"bilinear_plus": num_fields - 1, "fwfm": num_fields, "inner_product": num_fields}
+    run_instead = 2 * lefts.get(name, 0) * num_fields * embedding_dim
+    assert layer.flops.matmul == counted - run_instead
     assert layer.flops_per_row == layer.flops.matmul + layer.flops.other
 
 

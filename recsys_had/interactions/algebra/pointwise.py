@@ -61,7 +61,8 @@ def softmax(x: Expr, on: Literal["T", "C"]) -> Expr:
 def norm(x: Expr, kind: Norm = "layer") -> Expr:
     """Normalises; no polynomial.
 
-    ``layer``: each token over its channels, then a learned affine map of the channels.
+    ``layer``: each token over its channels, then a learned affine map of the channels; of a
+    single channel nothing but that map's bias is left.
     ``batch``: each number over the rows of all ranks. ``l2``: each token to length 1.
 
     >>> from recsys_had.interactions.algebra import source

@@ -16,8 +16,8 @@ def additive_mixer(x: Expr, *, num_layers: int = 1, rank: int | None = None) -> 
     Shape: ``(B, F, D) -> (B, F, D)``.
     Paper: Zhang et al. 2024, CAS-ViT, the additive token mixer (arXiv:2408.03703).
     Differs from the paper: its mixers are 3x3 depth-wise convolutions; fields have no neighbours,
-    so ``mix`` is a learned matrix over fields for each channel, and LN stands for batch
-    normalisation.
+    so ``mix`` is a learned matrix over fields for each channel, LN stands for batch
+    normalisation, and the last map ``W`` is one over channels.
 
     Args:
         num_layers: number of mixers.
@@ -37,10 +37,11 @@ def additive_mixer(x: Expr, *, num_layers: int = 1, rank: int | None = None) -> 
         return lin(z, "T", per="C", rank=rank)
 
     def phi(z: Expr) -> Expr:
-        by_field = z * act(lin(act(norm(mix(z)), "relu"), out=1, bias=True), "sigmoid")
-        return by_field * act(lin(pool(by_field, "T", "mean"), bias=True), "sigmoid")
+        by_field = z * act(lin(act(norm(mix(z)), "relu"), out=1), "sigmoid")
+        return by_field * act(lin(pool(by_field, "T", "mean")), "sigmoid")
 
     for _ in range(num_layers):
-        q, k, v = (lin(norm(x)) for _ in range(3))
+        normed = norm(x)
+        q, k, v = (lin(normed) for _ in range(3))
         x = x + lin(mix(phi(q) + phi(k)) * v)
     return x

@@ -31,10 +31,11 @@ def gmlp(x: Expr, *, num_layers: int = 1, expansion: int = 2, rank: int | None =
     >>> build("gmlp", num_fields=6, embedding_dim=4)(torch.zeros(2, 6, 4)).shape
     torch.Size([2, 6, 4])
     """
-    require(num_layers=num_layers, expansion=expansion)
+    require(num_layers=num_layers, expansion=expansion, rank=rank)
     half = expansion * x.num_channels
     for _ in range(num_layers):
         u, v = chunk(act(lin(norm(x), out=2 * half, bias=True), "gelu"), 2)
-        gate = lin(norm(v), "T", rank=rank, bias=1.0, std=_NEAR_ZERO)
+        mixed = norm(v) if rank is None else lin(norm(v), "T", out=rank)
+        gate = lin(mixed, "T", out=x.num_tokens, bias=1.0, std=_NEAR_ZERO)
         x = x + lin(u * gate, out=x.num_channels, bias=True)
     return x

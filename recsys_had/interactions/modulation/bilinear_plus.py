@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from recsys_had.interactions._catalog import interaction
+from recsys_had.interactions._catalog import interaction, require
 from recsys_had.interactions.algebra import Expr, flatten, lin, pool
 from recsys_had.interactions.modulation.bilinear import bilinear
 
@@ -35,5 +35,6 @@ def bilinear_plus(
     >>> build("bilinear_plus", num_fields=4, embedding_dim=8)(torch.zeros(2, 4, 8)).shape
     torch.Size([2, 50])
     """
+    require(compressed_dim=compressed_dim)
     products = flatten(pool(bilinear(x, kind=kind), "C"))
     return products if compressed_dim is None else lin(products, out=compressed_dim)

@@ -1,0 +1,1 @@
+"""Domain II: content vectors with id embeddings, one stream with another."""

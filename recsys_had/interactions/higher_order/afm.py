@@ -1,0 +1,35 @@
+"""Attention over pairs of fields (AFM)."""
+
+from recsys_had.interactions._catalog import interaction, require, require_pairs
+from recsys_had.interactions.algebra import Expr, act, lin, outer, pool, softmax
+from recsys_had.interactions.algebra import dropout as drop
+
+
+@interaction(paper="Xiao et al. 2017, arXiv:1708.04617")
+def afm(x: Expr, *, attention_dim: int = 16, dropout: float = 0.0) -> Expr:
+    """Sums the Hadamard products of all pairs, weighted by an attention over the pairs.
+
+    ``y = sum_{i<j} a_ij (e_i * e_j)`` with ``a = softmax(h^T relu(W (e_i * e_j) + b))`` over the
+    pairs.
+
+    Shape: ``(B, F, D) -> (B, D)``.
+    Paper: Xiao et al. 2017, Attentional Factorization Machines, eq. 4-6 (arXiv:1708.04617).
+    Differs from the paper: nothing.
+
+    Args:
+        attention_dim: width of the attention's hidden layer.
+        dropout: share of the sum's coordinates dropped in training.
+
+    Raises:
+        ValueError: there is one field, a width below 1, or a dropout outside [0, 1).
+
+    >>> import torch
+    >>> from recsys_had.interactions import build
+    >>> build("afm", num_fields=4, embedding_dim=8)(torch.zeros(2, 4, 8)).shape
+    torch.Size([2, 8])
+    """
+    require_pairs(x)
+    require(attention_dim=attention_dim)
+    products = outer(x, x, "upper")
+    attention = lin(act(lin(products, out=attention_dim, bias=True), "relu"), out=1)
+    return drop(pool(products * softmax(attention, "T"), "T"), dropout)

@@ -1,0 +1,37 @@
+"""Mapped pairs of a field-matrixed factorization machine."""
+
+from typing import Literal
+
+from recsys_had.interactions._catalog import interaction, require_pairs
+from recsys_had.interactions.algebra import Expr, flatten, lin, outer, pairs, pool
+
+
+@interaction(paper="Sun et al. 2021, arXiv:2102.12994")
+def fmfm(x: Expr, *, kind: Literal["matrix", "vector"] = "matrix") -> Expr:
+    """Sums the inner products of all pairs of fields, the left one mapped by a matrix of the pair.
+
+    ``y = sum_{i<j} <W_ij e_i, e_j>``; with ``kind: vector`` each ``W_ij`` is diagonal.
+
+    Shape: ``(B, F, D) -> (B, 1)``.
+    Paper: Sun et al. 2021, FM^2: Field-matrixed Factorization Machines (arXiv:2102.12994), with
+    its section on FvFM for the vectors.
+    Differs from the paper: the bias and the linear part are nodes of their own.
+
+    Args:
+        kind: a full matrix for each pair, or a vector.
+
+    Raises:
+        ValueError: there is one field, or no such kind.
+
+    >>> import torch
+    >>> from recsys_had.interactions import build
+    >>> build("fmfm", num_fields=4, embedding_dim=8)(torch.zeros(2, 4, 8)).shape
+    torch.Size([2, 1])
+    """
+    require_pairs(x)
+    if kind == "vector":
+        return lin(flatten(outer(x, x, "upper")), out=1)
+    if kind == "matrix":
+        left, right = pairs(x)
+        return pool(flatten(lin(left, per="T") * right), "C")
+    raise ValueError(f"kind must be matrix or vector; got '{kind}'.")

@@ -1,0 +1,44 @@
+"""Products of three fields and more (higher-order factorization machines)."""
+
+from recsys_had.interactions._catalog import interaction
+from recsys_had.interactions.algebra import Expr, add, pool
+
+
+@interaction(paper="Blondel et al. 2016, arXiv:1607.07195")
+def hofm(x: Expr, *, order: int = 3) -> Expr:
+    """Sums the products of all sets of two fields, of three, up to ``order``.
+
+    ``y = sum_{m=2}^{order} sum_d A_m(d)`` with the ANOVA kernel ``A_m = sum_{i1<...<im} e_i1 * ...
+    * e_im``, which Newton's identities give from the power sums ``p_k = sum_i e_i^k``:
+    ``m A_m = sum_{k=1}^{m} (-1)^(k-1) A_{m-k} * p_k``.
+
+    Shape: ``(B, F, D) -> (B, 1)``.
+    Paper: Blondel et al. 2016, Higher-Order Factorization Machines (arXiv:1607.07195).
+    Differs from the paper: one set of embeddings serves all orders, as in its shared variant, and
+    Newton's identities take the place of its dynamic programme.
+
+    Args:
+        order: the largest number of fields multiplied, where there are as many; the polynomial
+            degree.
+
+    Raises:
+        ValueError: ``order`` is below 2, or there is one field.
+
+    >>> import torch
+    >>> from recsys_had.interactions import build
+    >>> layer = build("hofm", num_fields=3, embedding_dim=1)
+    >>> layer(torch.tensor([[[2.0], [3.0], [5.0]]]))  # 2*3 + 2*5 + 3*5, and 2*3*5
+    tensor([[61.]])
+    """
+    order = min(order, x.num_tokens)
+    if order < 2:
+        raise ValueError(f"order must be at least 2, of as many fields; got {order}.")
+    powers = [x]
+    for _ in range(order - 1):
+        powers.append(powers[-1] * x)
+    sums = [pool(power, "T") for power in powers]
+    kernels = [sums[0]]
+    for m in range(2, order + 1):
+        terms = [kernels[m - k - 1] * sums[k - 1] * (-1.0) ** (k - 1) for k in range(1, m)]
+        kernels.append((1 / m) * add(*terms, sums[m - 1] * (-1.0) ** (m - 1)))
+    return pool(add(*kernels[1:]), "C")

@@ -1,0 +1,36 @@
+"""Gates from a context (LHUC, PPNet)."""
+
+from recsys_had.interactions._catalog import interaction, require
+from recsys_had.interactions.algebra import Expr, act, cat, flatten, lin, reshape, stop_gradient
+
+
+@interaction(paper="Swietojanski et al. 2016, arXiv:1601.02828")
+def lhuc(x: Expr, context: Expr, *, hidden_units: int = 64) -> Expr:
+    """Scales every number of the first input by a gate that the second one sets.
+
+    ``y = 2 sigmoid(W2 relu(W1 [c ; sg(x)] + b1) + b2) * x``: ``c`` is the flattened context (user,
+    author or scenario fields) and ``sg`` stops the gradient, so the gates never train what they
+    scale. A gate lies between 0 and 2 and begins near 1.
+
+    Shape: ``(B, F, D), (B, F', D') -> (B, F, D)``.
+    Paper: Swietojanski et al. 2016, LHUC (arXiv:1601.02828), with PPNet's gate on context
+    and features (Chang et al. 2023, PEPNet, arXiv:2302.01115).
+    Differs from the paper: the scaled input is a node of the graph, not every layer of one network.
+
+    Args:
+        hidden_units: width of the gate's hidden layer.
+
+    Raises:
+        ValueError: a width below 1.
+
+    >>> import torch
+    >>> from recsys_had.interactions import build
+    >>> layer = build("lhuc", num_fields=3, embedding_dim=4)
+    >>> layer(torch.zeros(2, 3, 4), torch.zeros(2, 3, 4)).shape
+    torch.Size([2, 3, 4])
+    """
+    require(hidden_units=hidden_units)
+    read = cat(flatten(context), stop_gradient(flatten(x)), on="C")
+    hidden = act(lin(read, out=hidden_units, bias=True), "relu")
+    gates = act(lin(hidden, out=x.num_tokens * x.num_channels, bias=True), "sigmoid")
+    return 2.0 * reshape(gates, x.num_tokens) * x
