@@ -148,6 +148,13 @@ FRAPPE = {
         ("frappe_cross_net", 55_191),
         ("frappe_cross_net_v2", 94_391),
         ("frappe_cin", 147_984),
+        ("frappe_wide_deep", 423_280),
+        ("frappe_nfm", 384_880),
+        ("frappe_ipnn", 433_491),
+        ("frappe_afm", 60_826),
+        ("frappe_fmfm", 59_730),
+        # Published: one deep network more, of 364,001, which is counted and not used.
+        ("frappe_dnn", 781_892 - 364_001),
         # One less than published: there the bias of CIN's own head is counted beside the model's.
         ("frappe_xdeepfm", 429_809 - 1),
     ],
