@@ -14,7 +14,8 @@ def afm(x: Expr, *, attention_dim: int = 16, dropout: float = 0.0) -> Expr:
 
     Shape: ``(B, F, D) -> (B, D)``.
     Paper: Xiao et al. 2017, Attentional Factorization Machines, eq. 4-6 (arXiv:1708.04617).
-    Differs from the paper: nothing.
+    Differs from the paper: the bias and the linear part are nodes of their own, the map to one
+    number is the head's, and dropout is on the sum.
 
     Args:
         attention_dim: width of the attention's hidden layer.

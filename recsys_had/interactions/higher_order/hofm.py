@@ -1,6 +1,6 @@
 """Products of three fields and more (higher-order factorization machines)."""
 
-from recsys_had.interactions._catalog import interaction
+from recsys_had.interactions._catalog import interaction, require_pairs
 from recsys_had.interactions.algebra import Expr, add, pool
 
 
@@ -30,9 +30,10 @@ def hofm(x: Expr, *, order: int = 3) -> Expr:
     >>> layer(torch.tensor([[[2.0], [3.0], [5.0]]]))  # 2*3 + 2*5 + 3*5, and 2*3*5
     tensor([[61.]])
     """
-    order = min(order, x.num_tokens)
+    require_pairs(x)
     if order < 2:
-        raise ValueError(f"order must be at least 2, of as many fields; got {order}.")
+        raise ValueError(f"order must be at least 2; got {order}.")
+    order = min(order, x.num_tokens)
     powers = [x]
     for _ in range(order - 1):
         powers.append(powers[-1] * x)

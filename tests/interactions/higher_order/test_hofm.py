@@ -1,0 +1,144 @@
+"""The products of two fields, three and more of a higher-order factorization machine."""
+
+import math
+import re
+from collections.abc import Callable
+from itertools import combinations, permutations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from recsys_had.interactions import build
+
+SEEDS = range(5)
+
+
+def plain_hofm(row: list[list[float]], order: int) -> float:
+    """Blondel et al. 2016: the ANOVA kernels of degree 2 to ``order``, subset by subset."""
+    total = 0.0
+    for size in range(2, order + 1):
+        for subset in combinations(row, size):
+            for numbers in zip(*subset, strict=True):
+                total += math.prod(numbers)
+    return total
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("order", [2, 3, 4, 5])
+@pytest.mark.parametrize(("num_fields", "embedding_dim"), [(2, 1), (3, 4), (4, 1), (7, 3)])
+def test_hofm_equals_the_sum_over_all_sets_of_fields(
+    draw: Callable[..., Tensor], num_fields: int, embedding_dim: int, order: int, seed: int
+) -> None:
+    layer = build("hofm", num_fields=num_fields, embedding_dim=embedding_dim, order=order)
+    x_BFD = draw(4, num_fields, embedding_dim, seed=seed)
+    expected = torch.tensor(
+        [[plain_hofm(row, order)] for row in x_BFD.tolist()], dtype=torch.float64
+    )
+    # Newton's identities subtract power sums that are larger than the result.
+    torch.testing.assert_close(layer(x_BFD), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("order", "expected"), [(2, 6.0), (3, -2.0), (4, -10.0), (9, -10.0)])
+def test_hofm_of_four_fields_of_two_numbers(order: int, expected: float) -> None:
+    layer = build("hofm", num_fields=4, embedding_dim=2, order=order)
+    # Of 1, 2, 3, -1: the pairs give 2 + 3 - 1 + 6 - 2 - 3 = 5, the threes 6 - 2 - 3 - 6 = -5,
+    # all four -6. Of 2, -1, 1, 1: -2 + 2 + 2 - 1 - 1 + 1 = 1, -2 - 2 + 2 - 1 = -3, and -2.
+    # Order 2: 5 + 1 = 6; order 3: 6 - 5 - 3 = -2; order 4: -2 - 6 - 2 = -10, and no more beyond.
+    row = [[1.0, 2.0], [2.0, -1.0], [3.0, 1.0], [-1.0, 1.0]]
+    value = layer(torch.tensor([row], dtype=torch.float64)).item()
+    assert value == pytest.approx(expected, rel=1e-13)
+
+
+@pytest.mark.parametrize("order", [2, 4])
+def test_hofm_gradients_equal_finite_differences(
+    draw: Callable[..., Tensor], check_gradients: Callable[[nn.Module, Tensor], bool], order: int
+) -> None:
+    layer = build("hofm", num_fields=4, embedding_dim=2, order=order)
+    assert check_gradients(layer, draw(3, 4, 2, seed=0))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_hofm_of_order_two_is_fm(draw: Callable[..., Tensor], seed: int) -> None:
+    x_BFD = draw(4, 6, 3, seed=seed)
+    layer = build("hofm", num_fields=6, embedding_dim=3, order=2)
+    fm = build("fm", num_fields=6, embedding_dim=3)
+    torch.testing.assert_close(layer(x_BFD), fm(x_BFD), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("num_fields", [2, 3, 6])
+def test_hofm_of_all_orders_is_what_the_product_of_one_plus_each_field_adds(
+    draw: Callable[..., Tensor], num_fields: int, seed: int
+) -> None:
+    x_BFD = draw(4, num_fields, 3, seed=seed)
+    layer = build("hofm", num_fields=num_fields, embedding_dim=3, order=num_fields)
+    beyond_linear = (1 + x_BFD).prod(dim=1) - 1 - x_BFD.sum(dim=1)
+    expected = beyond_linear.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(layer(x_BFD), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_hofm_ignores_the_order_of_fields(draw: Callable[..., Tensor], seed: int) -> None:
+    layer = build("hofm", num_fields=4, embedding_dim=3)
+    x_BFD = draw(4, 4, 3, seed=seed)
+    expected = layer(x_BFD)
+    for order in permutations(range(4)):
+        torch.testing.assert_close(layer(x_BFD[:, order]), expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_field_of_zeros_adds_nothing_to_hofm(draw: Callable[..., Tensor], seed: int) -> None:
+    x_BFD = draw(4, 4, 3, seed=seed)
+    padded = torch.cat([x_BFD, torch.zeros(4, 1, 3, dtype=torch.float64)], dim=1)
+    expected = build("hofm", num_fields=4, embedding_dim=3)(x_BFD)
+    found = build("hofm", num_fields=5, embedding_dim=3)(padded)
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("order", "degree"), [(2, 2), (3, 3), (5, 5), (6, 5)])
+def test_hofm_is_a_polynomial_of_the_degree_it_claims(
+    draw: Callable[..., Tensor],
+    measure_degree: Callable[[nn.Module, Tensor], int | None],
+    order: int,
+    degree: int,
+    seed: int,
+) -> None:
+    layer = build("hofm", num_fields=5, embedding_dim=3, order=order)
+    assert measure_degree(layer, draw(2, 5, 3, seed=seed)) == layer.degree == degree
+
+
+@pytest.mark.parametrize(
+    ("num_fields", "order", "line"),
+    [
+        (3, 1, "order must be at least 2; got 1."),
+        (3, 0, "order must be at least 2; got 0."),
+        (
+            1,
+            3,
+            "needs two fields or more to form a pair; got 1. "
+            "Let it read a node of shape (B, F, D).",
+        ),
+    ],
+)
+def test_hofm_refuses_an_order_below_two_and_a_single_field(
+    num_fields: int, order: int, line: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape('hofm: ' + line)}$"):
+        build("hofm", num_fields=num_fields, embedding_dim=4, order=order)
+
+
+def test_hofm_counts_its_operations_and_has_no_parameters(
+    count_matmul_flops: Callable[[nn.Module, int, int], int],
+    count_parameters: Callable[[nn.Module], int],
+) -> None:
+    layer = build("hofm", num_fields=4, embedding_dim=2, order=3)
+    # Squares and cubes of 8 numbers; 3 power sums of 3 sums of 2 numbers each.
+    powers = 2 * 8 + 3 * 3 * 2
+    # Of 2 numbers each: A_2 is a product, two signs, a sum and a factor; A_3 is two products,
+    # three signs, two sums and a factor; A_2 + A_3 is a sum. Last the sum of 2 numbers.
+    kernels = 2 * (1 + 2 + 1 + 1) + 2 * (2 + 3 + 2 + 1) + 2 * 1
+    assert layer.flops_per_row == layer.flops.other == powers + kernels + 1 == 63
+    assert layer.flops.matmul == count_matmul_flops(layer, 4, 2) == 0
+    assert count_parameters(layer) == 0
