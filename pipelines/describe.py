@@ -13,12 +13,19 @@ from recsys_had.pipelines._command import Result, recsys_had_command
 @click.option(
     "--data", type=click.Path(path_type=Path), help="Encoded rows, for the sizes of the tables."
 )
-def command(experiment: str, overrides: tuple[str, ...], data: Path | None) -> Result:
+@click.option(
+    "--draw", type=click.Path(path_type=Path), help="Also draw the graph: a file .png or .svg."
+)
+def command(
+    experiment: str, overrides: tuple[str, ...], data: Path | None, draw: Path | None
+) -> Result:
     """Describe EXPERIMENT: nodes with shapes, parameters, operations a row and degree.
 
     Without --data the tables' sizes are unknown and their parameters are left out.
     """
     content = describe(experiment, overrides=overrides, data=data)
+    if draw is not None:
+        _draw(content, draw)
     return Result(content, _as_text(content))
 
 
@@ -30,14 +37,12 @@ def describe(
 
     check_trio()
 
-    from recsys_had.config import load_experiment
+    from recsys_had.config import load_experiment_with_card
     from recsys_had.data.folder import DataFolder
     from recsys_had.model.ctr import CTRModel
     from recsys_had.model.embeddings import field_specs
-    from recsys_had.schema import load_card
 
-    experiment = load_experiment(name, overrides)
-    card = load_card(experiment.dataset)
+    experiment, card = load_experiment_with_card(name, overrides)
     if data is None:
         num_embeddings = {field.name: 1 for field in card.fields}
     else:
@@ -78,6 +83,31 @@ def describe(
     }
 
 
+def _draw(content: dict[str, Any], path: Path) -> None:
+    from recsys_had.errors import DataError
+    from recsys_had.graph_plot import Box, draw_graph
+
+    if path.suffix not in {".png", ".svg"}:
+        raise DataError(f"{path}: must end in .png or .svg.")
+    read = {name for node in content["nodes"] for name in node["inputs"]}
+    fields = f"{content['num_fields']} x {content['embedding_dim']}"
+    boxes = [Box("fields", (fields,), kind="source")] if "fields" in read else []
+    boxes += [Box("dense", ("numbers",), kind="source")] if "dense" in read else []
+    for node in content["nodes"]:
+        degree = "not polynomial" if node["degree"] is None else f"degree {node['degree']}"
+        lines = (
+            f"{node['layer']}, gives {' x '.join(map(str, node['output_shape']))}",
+            f"{node['parameters']:,} parameters, {degree}",
+        )
+        boxes.append(Box(node["name"], lines, tuple(node["inputs"])))
+    heads = tuple(node["name"] for node in content["nodes"] if node["name"] not in read)
+    boxes.append(Box("logit ", ("sum of the heads and a bias",), heads, kind="logit"))
+    try:
+        draw_graph(boxes, path, title=f"{content['experiment']} on {content['dataset']}")
+    except OSError as cause:
+        raise DataError(f"{path}: cannot be written: {cause.strerror}.") from cause
+
+
 def _as_text(content: dict[str, Any]) -> str:
     header = (
         "node",
@@ -110,11 +140,13 @@ def _as_text(content: dict[str, Any]) -> str:
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-    total = content["parameters"]
+    total, outside = content["parameters"], f"{content['dense_parameters']:,}"
+    if total is None:
+        parameters = f"{outside} parameters outside the tables (give --data to count theirs too)"
+    else:
+        parameters = f"{total:,} parameters, {outside} of them outside the tables"
     lines.append(
-        f"{content['num_fields']} fields of width {content['embedding_dim']}; "
-        + ("tables of unknown size (give --data)" if total is None else f"{total:,} parameters")
-        + f", {content['dense_parameters']:,} of them outside the tables; "
+        f"{content['num_fields']} fields of width {content['embedding_dim']}; {parameters}; "
         f"{content['flops_per_row']:,} operations a row."
     )
     return "\n".join(lines)

@@ -53,6 +53,7 @@ def ingest(
             card,
             [_split_and_path(text) for text in raw],
             out,
+            name=name,
             overwrite=overwrite,
             on_rows=lambda rows: _advance(bar, rows),
         )

@@ -56,15 +56,14 @@ def train(
 
     check_trio()
 
-    from recsys_had.config import load_experiment
+    from recsys_had.config import load_experiment_with_card
     from recsys_had.data.folder import DataFolder
-    from recsys_had.schema import load_card
     from recsys_had.training.distributed import process_group
     from recsys_had.training.session import TrainingSession
 
-    experiment = load_experiment(name, overrides)
+    experiment, card = load_experiment_with_card(name, overrides)
     folder = DataFolder.open(data)
-    folder.require(load_card(experiment.dataset))
+    folder.require(card)
     with process_group() as device:
         session = TrainingSession(
             experiment=experiment,

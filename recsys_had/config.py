@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -13,7 +14,14 @@ import yaml
 from recsys_had.bundled import configs_dir
 from recsys_had.errors import ConfigError
 from recsys_had.nodes import NodeConfig, resolve_nodes
-from recsys_had.yamlfile import YamlDocument, nearest, read_yaml, validation_problems
+from recsys_had.schema import DatasetCard, load_card
+from recsys_had.yamlfile import (
+    KeyPath,
+    YamlDocument,
+    nearest,
+    read_yaml,
+    validation_problems,
+)
 
 Positive = Annotated[float, pydantic.Field(gt=0)]
 NotNegative = Annotated[float, pydantic.Field(ge=0)]
@@ -21,7 +29,7 @@ Count = Annotated[int, pydantic.Field(ge=1)]
 
 
 class _Model(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelConfig(_Model):
@@ -119,7 +127,8 @@ class Experiment(_Model):
     """One experiment: a dataset, a model, a way of training.
 
     Args:
-        dataset: bundled name or path of a dataset card.
+        dataset: bundled name or path of a dataset card. A path in an experiment file is looked
+            for beside that file first, then in the working directory.
         model: the model.
         train: how it is trained.
         description: one sentence for ``recsys-had list``.
@@ -169,9 +178,32 @@ def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> 
     Raises:
         ConfigError: one line per problem, with file and line.
     """
-    document = read_yaml(_experiment_path(str(name_or_path)), error=ConfigError)
-    content = deepcopy(document.content)
+    return _load(name_or_path, overrides)[0]
+
+
+def load_experiment_with_card(
+    name_or_path: str | Path, overrides: Sequence[str] = ()
+) -> tuple[Experiment, DatasetCard]:
+    """Reads an experiment, and the card of its dataset; see :func:`load_experiment`.
+
+    Raises:
+        ConfigError: one line per problem of the experiment, with file and line.
+        SchemaError: there is no such card, or one line per problem of it.
+    """
+    experiment, document = _load(name_or_path, overrides)
+    asked_at = f"{document.place(('dataset',))}: dataset"
+    return experiment, load_card(experiment.dataset, asked_at=asked_at)
+
+
+def _load(name_or_path: str | Path, overrides: Sequence[str]) -> tuple[Experiment, YamlDocument]:
     given = [_parse_override(text) for text in overrides]
+    document = replace(
+        read_yaml(_experiment_path(str(name_or_path)), error=ConfigError),
+        overridden=frozenset(keys for keys, _ in given),
+    )
+    content = deepcopy(document.content)
+    if isinstance(content.get("dataset"), str):
+        content["dataset"] = _beside(content["dataset"], document)
     for keys, value in given:
         if keys == ("model", "definition"):
             _set(content, keys, value)
@@ -183,15 +215,26 @@ def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> 
             definition = _read_definition(model["definition"], document)
         nodes, problems = resolve_nodes(model.get("nodes"), document, definition)
         model["nodes"] = nodes
+    own = deepcopy(content)
     for keys, value in given:
         problems += _apply_override(content, keys, value)
+    if problems:
+        raise ConfigError(problems)
     try:
-        if problems:
-            raise ConfigError(problems)
-        return Experiment.model_validate(content)
+        return Experiment.model_validate(content), document
     except pydantic.ValidationError as cause:
-        overridden = YamlDocument(document.path, content, document.lines)
-        raise ConfigError(validation_problems(cause, overridden, Experiment)) from cause
+        # What the file alone is not to blame for came with an override.
+        overridden = document.overridden | (_faults(content) - _faults(own))
+        judged = replace(document, content=content, overridden=overridden)
+        raise ConfigError(validation_problems(cause, judged, Experiment)) from cause
+
+
+def _faults(content: dict[str, Any]) -> frozenset[KeyPath]:
+    try:
+        Experiment.model_validate(content)
+    except pydantic.ValidationError as cause:
+        return frozenset(tuple(item["loc"]) for item in cause.errors(include_url=False))
+    return frozenset()
 
 
 def _experiment_path(name_or_path: str) -> Path:
@@ -206,6 +249,15 @@ def _experiment_path(name_or_path: str) -> Path:
     return experiments[name_or_path]
 
 
+def _beside(name: str, document: YamlDocument) -> str:
+    """A path an experiment names: from beside its file if it is there, else as it is written."""
+    path = Path(document.path).parent / name
+    if re.fullmatch(r"\w+", name) or not path.exists():
+        return name
+    # A run goes on under the very text it was begun with.
+    return name if Path(name).exists() and path.samefile(name) else str(path)
+
+
 def _read_definition(name: str, document: YamlDocument) -> YamlDocument:
     place = document.place(("model", "definition"))
     if re.fullmatch(r"\w+", name):
@@ -216,7 +268,7 @@ def _read_definition(name: str, document: YamlDocument) -> YamlDocument:
                 f"{place}: model.definition: no bundled model '{name}'.{nearest(name, known)}"
             )
     else:
-        path = Path(document.path).parent / name
+        path = Path(_beside(name, document))
     definition = read_yaml(path, error=ConfigError)
     unknown = sorted(set(definition.content) - {"description", "nodes"})
     if unknown:
@@ -249,7 +301,11 @@ def _number(value: Any) -> Any:
 def _set(content: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
     here = content
     for key in keys[:-1]:
-        here = here.setdefault(key, {})
+        if here.get(key) is None:
+            here[key] = {}
+        here = here[key]
+        if not isinstance(here, dict):
+            return  # the file's own mistake, and told as such
     here[keys[-1]] = value
 
 
@@ -257,7 +313,8 @@ def _apply_override(content: dict[str, Any], keys: tuple[str, ...], value: Any) 
     """Sets one key, or tells why it is not one."""
     name = ".".join(keys)
     if keys[:2] == ("model", "nodes"):
-        nodes = content.get("model", {}).get("nodes", {})
+        model = content.get("model")
+        nodes = model["nodes"] if isinstance(model, dict) else {}
         if len(keys) != 4 or keys[2] not in nodes:
             known = [f"model.nodes.{node}.OPTION" for node in nodes]
             return [f"override: {name}: unknown key.{nearest(name, known)}"]

@@ -24,7 +24,7 @@ import pydantic
 from recsys_had import interactions
 from recsys_had.errors import ConfigError
 from recsys_had.interactions.formula import FormulaError, check_formula, express_formula
-from recsys_had.yamlfile import KeyPath, YamlDocument, nearest
+from recsys_had.yamlfile import KeyPath, YamlDocument, in_plain_words, nearest
 
 if TYPE_CHECKING:
     from recsys_had.interactions.algebra import Expr
@@ -85,11 +85,12 @@ class NodeConfig(pydantic.BaseModel):
         if name not in known:
             raise ValueError(f"unknown option of '{self.layer}'.{nearest(name, known)}")
         annotation = known[name].annotation
+        finite = pydantic.ConfigDict(allow_inf_nan=False)
         try:
-            value = pydantic.TypeAdapter(annotation).validate_python(value)
+            value = pydantic.TypeAdapter(annotation, config=finite).validate_python(value)
         except pydantic.ValidationError as cause:
-            message = cause.errors(include_url=False)[0]["msg"]
-            raise ValueError(f"{message[:1].lower()}{message[1:]}; got {value!r}.") from cause
+            problem = cause.errors(include_url=False)[0]
+            raise ValueError(in_plain_words(problem, annotation)) from cause
         return self.model_copy(update={"options": {**self.options, name: value}})
 
     def _with_value(self, name: str, value: Any) -> "NodeConfig":
@@ -181,7 +182,15 @@ class _Reader:
         given = dict(value)
         layer = given.pop("layer", base.layer if base else name)
         inputs = given.pop("inputs", base.inputs if base else ("fields",))
-        inputs = (inputs,) if isinstance(inputs, str) else tuple(inputs)
+        inputs = [inputs] if isinstance(inputs, str) else inputs
+        is_named = isinstance(inputs, list | tuple) and all(isinstance(x, str) for x in inputs)
+        if not is_named:
+            self.problems.append(
+                f"{place}: {name}.inputs: must be a list of names; got {inputs!r}. Write for "
+                "example [fields]."
+            )
+            return
+        inputs = tuple(inputs)
         if FORMULA in given or layer == FORMULA:
             self._add_formula(name, layer, inputs, given, place)
             return

@@ -24,6 +24,7 @@ from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
 from recsys_had.output import OutputFolder
 from recsys_had.run_folder import RunFolder, file_digest
+from recsys_had.schema import source_columns
 from recsys_had.yamlfile import nearest
 
 _OWN_COLUMNS = ("row_id", "score")
@@ -95,14 +96,14 @@ class BatchPredictor:
                 scores.append(torch.sigmoid(logit).numpy())
         return np.concatenate(scores)
 
-    def score_frame(self, frame: pd.DataFrame | pl.DataFrame) -> Scores:
+    def score_frame(self, frame: pd.DataFrame | pl.DataFrame | pl.LazyFrame | pa.Table) -> Scores:
         """Scores a frame of raw rows; columns by name, the label not needed.
 
         Raises:
+            TypeError: it is no frame.
             DataError: a column is missing or holds what its kind does not allow.
         """
-        if isinstance(frame, pd.DataFrame):
-            frame = _from_pandas(frame)
+        frame = _as_polars(frame)
         missing = [name for name in self.encoder.required_columns if name not in frame.columns]
         if missing:
             raise DataError(
@@ -168,6 +169,7 @@ class BatchPredictor:
                 f"--keep {taken[0]}: scores have a column {taken[0]} of their own. "
                 "Rename it in the raw rows, or join by row_id."
             )
+        self._refuse_side_columns(keep)
         source = RawSource(inputs, self.run.card, label="optional", keep=keep)
         fingerprint = {
             "run": self.run.manifest["digest"],
@@ -207,6 +209,19 @@ class BatchPredictor:
             (folder.stage / "_SUCCESS").touch()
             folder.publish()
         return report
+
+    def _refuse_side_columns(self, keep: Sequence[str]) -> None:
+        card = self.run.card
+        raw = source_columns(card.columns)
+        problems = [
+            f"--keep {name}: comes from the side table {lookup.file}, not from the raw rows, and "
+            f"cannot be kept. Keep {lookup.key} and join by it."
+            for name in keep
+            for lookup in card.lookups.values()
+            if name not in raw and name in {*lookup.columns, *source_columns(lookup.columns)}
+        ]
+        if problems:
+            raise DataError(problems)
 
     def _encode(self, frame: pl.DataFrame, place: str) -> EncodedRows:
         return self._rows(self.encoder.encode(frame, place=place))
@@ -264,6 +279,24 @@ def _at_least_one(source: RawSource) -> Iterator[RawBlock]:
         yield block
     if not found:
         yield source.empty_block()
+
+
+def _as_polars(frame: object) -> pl.DataFrame:
+    match frame:
+        case pl.DataFrame():
+            return frame
+        case pl.LazyFrame():
+            return frame.collect()
+        case pd.DataFrame():
+            return _from_pandas(frame)
+        case pa.Table() | pa.RecordBatch():
+            return pl.DataFrame(frame)
+        case _:
+            raise TypeError(
+                "score_frame: must be a pandas DataFrame, a polars DataFrame or LazyFrame, or an "
+                f"Arrow Table; got {type(frame).__name__}. Make it a frame, for example "
+                "with polars.DataFrame(rows)."
+            )
 
 
 def _from_pandas(frame: pd.DataFrame) -> pl.DataFrame:

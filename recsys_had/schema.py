@@ -17,10 +17,17 @@ from recsys_had.yamlfile import YamlDocument, nearest, parse_yaml, read_yaml, va
 
 SPLITS = ("train", "valid", "test")
 DATE_PARTS = ("hour", "weekday", "is_weekend")
+# The formats of a time that are no pattern, and what they count.
+TIME_UNITS = {
+    "unix": "whole seconds since 1970",
+    "unix_ms": "whole milliseconds since 1970",
+}
 
 
 class _Model(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False
+    )
 
 
 class FileFormat(_Model):
@@ -136,6 +143,17 @@ class TimestampColumn(_Model):
     parts: dict[Literal["hour", "weekday", "is_weekend"], str] = pydantic.Field(
         default_factory=dict
     )
+
+    @pydantic.field_validator("format")
+    @classmethod
+    def _is_a_format(cls, name: str) -> str:
+        if name not in TIME_UNITS and "%" not in name:
+            match = nearest(name, TIME_UNITS)
+            raise ValueError(
+                "must be unix, unix_ms or a pattern such as '%Y-%m-%d %H:%M:%S'; got "
+                f"'{name}'.{match if 'Did you mean' in match else ''}"
+            )
+        return name
 
     @pydantic.field_validator("parts", mode="before")
     @classmethod
@@ -414,8 +432,12 @@ def parse_card(text: str, *, path: str = "<text>") -> DatasetCard:
     return _validate(parse_yaml(text, path=path, error=SchemaError))
 
 
-def load_card(name_or_path: str) -> DatasetCard:
+def load_card(name_or_path: str, *, asked_at: str | None = None) -> DatasetCard:
     """Reads a card: a bundled dataset's name, or the path of a YAML file.
+
+    Args:
+        name_or_path: ``criteo``, ``my/dataset.yaml`` or its folder.
+        asked_at: where the name is written, for an error that there is no such card.
 
     Raises:
         SchemaError: no such card, or one line per problem with file and line.
@@ -424,12 +446,20 @@ def load_card(name_or_path: str) -> DatasetCard:
         path = datasets_dir() / name_or_path / "dataset.yaml"
         if not path.is_file():
             known = [folder.parent.name for folder in datasets_dir().glob("*/dataset.yaml")]
+            told = "no bundled dataset of this name."
+            if asked_at is not None:
+                told = f"no bundled dataset '{name_or_path}'."
             raise SchemaError(
-                f"{name_or_path}: no bundled dataset of this name.{nearest(name_or_path, known)} "
+                f"{asked_at or name_or_path}: {told}{nearest(name_or_path, known)} "
                 "A card of your own is given by its path."
             )
         return _validate(read_yaml(path, error=SchemaError))
     path = Path(name_or_path)
+    if asked_at is not None and not path.exists():
+        raise SchemaError(
+            f"{asked_at}: there is no card '{name_or_path}'. Give a bundled name or the path of a "
+            "dataset.yaml."
+        )
     return _validate(read_yaml(path / "dataset.yaml" if path.is_dir() else path, error=SchemaError))
 
 

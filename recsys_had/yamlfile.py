@@ -1,5 +1,6 @@
 """YAML files with a memory of their lines, so that an error can point at one."""
 
+import datetime
 import difflib
 import re
 import typing
@@ -36,19 +37,25 @@ class YamlDocument:
         path: the file, as errors shall name it.
         content: the parsed mapping.
         lines: 1-based line of every key path.
+        overridden: key paths whose values the command line gave.
     """
 
     path: str
     content: dict[str, Any]
     lines: Mapping[KeyPath, int] = field(default_factory=dict)
+    overridden: frozenset[KeyPath] = frozenset()
 
     def place(self, loc: KeyPath) -> str:
         r"""Returns ``file:line`` of the deepest part of ``loc`` that stands in the file.
+
+        A value of the command line has the place ``override``.
 
         >>> parse_yaml("a:\n  b: 1", path="x.yaml").place(("a", "b", "c"))
         'x.yaml:2'
         """
         for length in range(len(loc), 0, -1):
+            if tuple(loc[:length]) in self.overridden:
+                return "override"
             line = self.lines.get(tuple(loc[:length]))
             if line is not None:
                 return f"{self.path}:{line}"
@@ -86,7 +93,7 @@ def parse_yaml(
     except yaml.YAMLError as cause:
         raise error(f"{path}: is not valid YAML: {cause}.") from cause
     if not isinstance(content, dict):
-        raise error(f"{path}: must hold a mapping of keys; got {type(content).__name__}.")
+        raise error(f"{path}: must be a mapping of keys to values; got {_in_words(content)}.")
     lines: dict[KeyPath, int] = {}
     repeated: list[str] = []
     _index_lines(root, (), lines, repeated)
@@ -156,11 +163,80 @@ def validation_problems(
         elif item["type"] == "value_error":
             problems.append(f"{place}: {name}: {item['ctx']['error']}")
         else:
-            message = item["msg"].removesuffix(".")
-            problems.append(
-                f"{place}: {name}: {message[:1].lower()}{message[1:]}; got {item['input']!r}."
-            )
+            problems.append(f"{place}: {name}: {in_plain_words(item)}")
     return problems
+
+
+# What pydantic's types of errors mean to somebody who has never heard of Python.
+_PLAIN = {
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a smaller whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "string_too_short": "must be {min_length} character or more",
+    "string_too_long": "must be {max_length} character at most",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping of keys to values",
+    "model_type": "must be a mapping of keys to values",
+    "model_attributes_type": "must be a mapping of keys to values",
+    "none_required": "must be left empty",
+}
+_MEMBERS = {int: "whole numbers", float: "numbers", str: "texts"}
+
+
+def in_plain_words(item: Mapping[str, Any], annotation: Any = None) -> str:
+    """What is wrong, and what to do, of one of pydantic's errors.
+
+    Args:
+        item: an entry of ``ValidationError.errors()``.
+        annotation: the type that was asked for, where it is known: what a list is to hold.
+
+    >>> in_plain_words({"type": "tuple_type", "input": 8}, tuple[int, ...])
+    'must be a list of whole numbers; got 8.'
+    >>> in_plain_words({"type": "model_type", "input": None})
+    'must be a mapping of keys to values; got nothing.'
+    """
+    kind, value = str(item["type"]), item["input"]
+    context = item.get("ctx", {})
+    if kind in _PLAIN:
+        asked = _PLAIN[kind].format_map(context)
+    else:
+        message = str(item["msg"]).removesuffix(".")
+        asked = f"{message[:1].lower()}{message[1:]}"
+    if asked == "must be a list":
+        members = [_MEMBERS[member] for member in typing.get_args(annotation) if member in _MEMBERS]
+        asked += "".join(f" of {name}" for name in members[:1])
+    advice = ""
+    if kind == "literal_error":
+        known = re.findall(r"'([^']*)'", context["expected"])
+        match = nearest(str(value), known)
+        advice = match if "Did you mean" in match else ""
+    elif kind == "string_type" and isinstance(value, bool | int | float | datetime.date):
+        advice = " Put it in quotes."
+    return f"{asked}; got {_in_words(value)}.{advice}"
+
+
+def _in_words(value: Any) -> str:
+    """A value as it may have stood in the file."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, datetime.date):
+        return f"the date {value}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value)
 
 
 def _steps_in(content: Any, loc: KeyPath) -> KeyPath:

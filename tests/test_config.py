@@ -4,8 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from recsys_had.config import Experiment, bundled_experiments, load_experiment
-from recsys_had.errors import ConfigError
+from recsys_had.config import (
+    Experiment,
+    bundled_experiments,
+    load_experiment,
+    load_experiment_with_card,
+)
+from recsys_had.errors import ConfigError, SchemaError
 from recsys_had.nodes import heads
 
 HEAD = "dataset: frappe\nmodel:\n"
@@ -97,8 +102,7 @@ def test_every_bundled_experiment_opens_with_the_command_that_runs_it(name: str)
         ),
         (
             HEAD + "  nodes: [fm]\ntrain:\n  epochs: many\n",
-            "e.yaml:5: train.epochs: input should be a valid integer, unable to parse string as "
-            "an integer; got 'many'.",
+            "e.yaml:5: train.epochs: must be a whole number; got 'many'.",
         ),
         (
             HEAD + "  nodes:\n    fm:\n    deep: {layer: mpl}\n",
@@ -110,12 +114,36 @@ def test_every_bundled_experiment_opens_with_the_command_that_runs_it(name: str)
         ),
         (
             HEAD + "  nodes:\n    deep: {layer: mlp, dropout: lots}\n",
-            "e.yaml:4: deep.dropout: input should be a valid number, unable to parse string as a "
-            "number; got 'lots'.",
+            "e.yaml:4: deep.dropout: must be a number; got 'lots'.",
+        ),
+        (
+            HEAD + "  nodes:\n    deep: {layer: mlp, hidden_units: 8}\n",
+            "e.yaml:4: deep.hidden_units: must be a list of whole numbers; got 8.",
+        ),
+        (
+            HEAD + "  nodes:\n    deep: {layer: mlp, dropout: .nan}\n",
+            "e.yaml:4: deep.dropout: must be a finite number; got nan.",
+        ),
+        (
+            HEAD + "  nodes: [fm]\ntrain:\n  learning_rate: .inf\n",
+            "e.yaml:5: train.learning_rate: must be a finite number; got inf.",
+        ),
+        (
+            "dataset: frappe\nmodel:\n",
+            "e.yaml:2: model: must be a mapping of keys to values; got nothing.",
+        ),
+        (
+            HEAD + "  nodes: [fm]\ntrain:\n  regime: publish\n",
+            "e.yaml:5: train.regime: must be 'scale' or 'published'; got 'publish'. "
+            "Did you mean 'published'?",
         ),
         (
             HEAD + "  nodes:\n    deep: {layer: mlp, inputs: [pair]}\n    pairs: bilinear\n",
             "e.yaml:4: deep.inputs: 'pair' is no node above it. Known: dense, fields.",
+        ),
+        (
+            HEAD + "  nodes:\n    deep: {layer: mlp, inputs: 5}\n",
+            "e.yaml:4: deep.inputs: must be a list of names; got 5. Write for example [fields].",
         ),
         (
             HEAD + "  nodes:\n    fields: fm\n",
@@ -164,11 +192,135 @@ def test_a_wrong_experiment_is_told_with_file_and_line(
         ),
         ("epochs", "override 'epochs': must be KEY=VALUE. Write for example train.epochs=3."),
         ("train.epochs=[1", "override 'train.epochs=[1': the value is not valid YAML."),
+        ("train.epochs=0", "override: train.epochs: must be at least 1; got 0."),
+        (
+            "train.learning_rate=.inf",
+            "override: train.learning_rate: must be a finite number; got inf.",
+        ),
+        (
+            "train.learning_rate=.nan",
+            "override: train.learning_rate: must be a finite number; got nan.",
+        ),
+        ("train.seed=2.5", "override: train.seed: must be a whole number; got 2.5."),
+        (
+            "train.embedding_l2=0.1",
+            "override: train: embedding_l2 needs regime 'published': a fused optimizer touches "
+            "only the rows of a batch, so it cannot apply a penalty on whole tables.",
+        ),
+        (
+            "model.definition=dcnv2",
+            "override: model.definition: no bundled model 'dcnv2'. Did you mean 'dcn_v2'?",
+        ),
+        (
+            "model.nodes.deep.hidden_units=8",
+            "override: model.nodes.deep.hidden_units: must be a list of whole numbers; got 8.",
+        ),
     ],
 )
 def test_a_wrong_override_is_told(tmp_path: Path, override: str, problem: str) -> None:
     text = HEAD + "  nodes:\n    deep: mlp\n"
     assert problem in problems_of(tmp_path, text, override)
+
+
+def test_a_wrong_value_is_blamed_on_the_file_or_the_override_it_stands_in(tmp_path: Path) -> None:
+    text = HEAD + "  nodes: [fm]\ntrain: {epochs: 3, batch_size: 0}\n"
+    assert problems_of(tmp_path, text, "train.epochs=0") == [
+        "override: train.epochs: must be at least 1; got 0.",
+        "e.yaml:4: train.batch_size: must be at least 1; got 0.",
+    ]
+    conflict = HEAD + "  nodes: [fm]\ntrain: {embedding_l2: 0.1}\n"
+    (told,) = problems_of(tmp_path, conflict, "train.epochs=2")
+    assert told.startswith("e.yaml:4: train: embedding_l2 needs regime 'published'")
+
+
+def test_an_override_may_set_a_key_of_a_section_left_empty(tmp_path: Path) -> None:
+    found = experiment(tmp_path, HEAD + "  nodes: [fm]\ntrain:\n", "train.epochs=3")
+    assert found.train.epochs == 3
+
+
+CARD = """\
+name: shop
+format: {type: csv}
+columns: {click: {kind: label}, C1: {kind: categorical}}
+split: {by: given}
+"""
+OWN = "dataset: my/shop.yaml\nmodel:\n  nodes: [fm]\n"
+
+
+def write_card(folder: Path, *, name: str) -> Path:
+    (folder / "my").mkdir(parents=True, exist_ok=True)
+    (folder / "my" / "shop.yaml").write_text(CARD.replace("shop", name))
+    return folder
+
+
+def test_a_card_is_looked_for_beside_the_experiment_and_then_where_we_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = write_card(tmp_path / "here", name="here"), tmp_path / "there"
+    there.mkdir()
+    (there / "e.yaml").write_text(OWN)
+    monkeypatch.chdir(here)
+    assert load_experiment_with_card("../there/e.yaml")[1].name == "here"
+    assert load_experiment("../there/e.yaml").dataset == "my/shop.yaml"
+    write_card(there, name="there")
+    experiment, card = load_experiment_with_card("../there/e.yaml")
+    assert (experiment.dataset, card.name) == ("../there/my/shop.yaml", "there")
+    given = load_experiment_with_card("../there/e.yaml", ["dataset=my/shop.yaml"])
+    assert given[1].name == "here"
+
+
+def test_the_text_of_a_path_stays_where_both_ways_lead_to_the_same_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an unfinished run was begun with holds this text."""
+    (write_card(tmp_path, name="shop") / "e.yaml").write_text(OWN.replace("my/", "./my/"))
+    monkeypatch.chdir(tmp_path)
+    for path in ("e.yaml", tmp_path / "e.yaml"):
+        assert load_experiment(path).dataset == "./my/shop.yaml"
+
+
+def test_a_resolved_experiment_reads_back_though_its_card_is_gone(tmp_path: Path) -> None:
+    (write_card(tmp_path, name="shop") / "e.yaml").write_text(OWN)
+    first = load_experiment(tmp_path / "e.yaml")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "experiment.yaml").write_text(first.to_yaml())
+    assert load_experiment_with_card(run / "experiment.yaml")[1].name == "shop"
+    (tmp_path / "my" / "shop.yaml").unlink()
+    assert load_experiment(run / "experiment.yaml") == first
+
+
+@pytest.mark.parametrize(
+    ("dataset", "overrides", "told"),
+    [
+        (
+            "frape",
+            (),
+            "e.yaml:1: dataset: no bundled dataset 'frape'. Did you mean 'frappe'? "
+            "A card of your own is given by its path.",
+        ),
+        (
+            "my/none.yaml",
+            (),
+            "e.yaml:1: dataset: there is no card 'my/none.yaml'. Give a bundled name or the path "
+            "of a dataset.yaml.",
+        ),
+        (
+            "frappe",
+            ("dataset=frape",),
+            "override: dataset: no bundled dataset 'frape'. Did you mean 'frappe'? "
+            "A card of your own is given by its path.",
+        ),
+    ],
+)
+def test_a_dataset_that_is_not_there_is_told_where_it_is_named(
+    tmp_path: Path, dataset: str, overrides: tuple[str, ...], told: str
+) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text(f"dataset: {dataset}\nmodel:\n  nodes: [fm]\n")
+    with pytest.raises(SchemaError) as caught:
+        load_experiment_with_card(path, overrides)
+    assert [problem.replace(f"{tmp_path}/", "") for problem in caught.value.problems] == [told]
 
 
 def test_all_wrong_nodes_are_told_at_once(tmp_path: Path) -> None:

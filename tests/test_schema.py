@@ -96,7 +96,7 @@ def test_flags_and_lookups_give_one_multi_valued_field() -> None:
         (
             "min_count: 10",
             "min_count: 0",
-            "c.yaml:6: columns.I1.min_count: input should be greater than or equal to 1; got 0.",
+            "c.yaml:6: columns.I1.min_count: must be at least 1; got 0.",
         ),
         (
             "test: 0.1",
@@ -139,6 +139,28 @@ def test_flags_and_lookups_give_one_multi_valued_field() -> None:
             "  price:",
             "  a.b:",
             "c.yaml: file: a column's name must not hold a '.'; got 'a.b'. Rename it.",
+        ),
+        (
+            "format: unix,",
+            "format: unx,",
+            "c.yaml:8: columns.at.format: must be unix, unix_ms or a pattern such as "
+            "'%Y-%m-%d %H:%M:%S'; got 'unx'. Did you mean 'unix'?",
+        ),
+        (
+            "format: unix,",
+            "format: foo,",
+            "c.yaml:8: columns.at.format: must be unix, unix_ms or a pattern such as "
+            "'%Y-%m-%d %H:%M:%S'; got 'foo'.",
+        ),
+        (
+            "by: content_hash, ratios: {train: 0.8, valid: 0.1, test: 0.1}",
+            "by: time, column: at, valid_from: 2023-11-20",
+            "c.yaml:12: split.valid_from: must be text; got the date 2023-11-20. Put it in quotes.",
+        ),
+        (
+            "transform: standardise}",
+            "transform: standardise, missing: .inf}",
+            "c.yaml:7: columns.price.missing: must be a finite number; got inf.",
         ),
     ],
 )

@@ -43,8 +43,7 @@ def test_a_missing_key_is_named_in_full_at_the_line_of_its_owner() -> None:
 
 def test_a_value_of_the_wrong_type_is_shown() -> None:
     assert problems_of("name: n\ninner:\n  rate: much\n") == [
-        "x.yaml:3: inner.rate: input should be a valid number, unable to parse string as a "
-        "number; got 'much'."
+        "x.yaml:3: inner.rate: must be a number; got 'much'."
     ]
 
 
@@ -63,8 +62,34 @@ def test_text_that_is_no_yaml_is_refused_with_its_line() -> None:
 
 
 def test_a_list_is_no_mapping() -> None:
-    with pytest.raises(ConfigError, match=r"^x\.yaml: must hold a mapping of keys; got list\.$"):
+    with pytest.raises(
+        ConfigError, match=r"^x\.yaml: must be a mapping of keys to values; got \[1\]\.$"
+    ):
         parse_yaml("- 1\n", path="x.yaml", error=ConfigError)
+
+
+def test_an_empty_file_holds_nothing() -> None:
+    told = r"^x\.yaml: must be a mapping of keys to values; got nothing\.$"
+    with pytest.raises(ConfigError, match=told):
+        parse_yaml("# Later.\n", path="x.yaml", error=ConfigError)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name: 2023-11-20", "name: must be text; got the date 2023-11-20. Put it in quotes."),
+        ("name: 7", "name: must be text; got 7. Put it in quotes."),
+        ("name: true", "name: must be text; got true. Put it in quotes."),
+        ("name: [a]", "name: must be text; got ['a']."),
+        ("name:", "name: must be text; got nothing."),
+        ("inner:", "inner: must be a mapping of keys to values; got nothing."),
+        ("inner: 3", "inner: must be a mapping of keys to values; got 3."),
+        ("inner: {rate: 1, kind: A}", "inner.kind: must be 'a' or 'b'; got 'A'. Did you mean 'a'?"),
+        ("inner: {rate: 1, kind: 5}", "inner.kind: must be 'a' or 'b'; got 5."),
+    ],
+)
+def test_types_are_told_in_plain_words(text: str, told: str) -> None:
+    assert f"x.yaml:1: {told}" in problems_of(text + "\n")
 
 
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:

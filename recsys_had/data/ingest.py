@@ -52,6 +52,7 @@ def ingest(
     inputs: Sequence[tuple[str | None, str | Path]],
     out: Path,
     *,
+    name: str | None = None,
     overwrite: bool = False,
     block_bytes: int = BLOCK_BYTES,
     on_rows: Callable[[int], None] = lambda rows: None,
@@ -62,6 +63,7 @@ def ingest(
         card: what the columns are and how rows are split.
         inputs: split (or None for the card's rule) and file or glob, in the order of row ids.
         out: folder to write.
+        name: the name or path the card was given by, for errors.
         overwrite: replace the data folder that ``out`` holds.
         block_bytes: decompressed bytes worked on together.
         on_rows: told the rows of each block when it was read, and again when it was encoded.
@@ -88,7 +90,7 @@ def ingest(
     ({'train': 2}, {'C1': 3})
     """
     begin = time.perf_counter()
-    given = _given_splits(card, inputs)
+    given = _given_splits(card, inputs, name or card.name)
     source = RawSource([path for _, path in inputs], card)
     lookups = {
         name: SideTable.read(lookup, source.paths[0][1].parent)
@@ -110,7 +112,7 @@ def ingest(
         )
         if not staged.statistics.num_rows:
             raise DataError(
-                f"{out}: none of the {staged.num_rows:,} rows is in the training split. "
+                f"split: none of the {staged.num_rows:,} rows is in the training split. "
                 "Give more rows, or another split."
             )
         encoder = Encoder.fit(card, staged.statistics, lookups)
@@ -174,7 +176,7 @@ class _Staged:
 
 
 def _given_splits(
-    card: DatasetCard, inputs: Sequence[tuple[str | None, str | Path]]
+    card: DatasetCard, inputs: Sequence[tuple[str | None, str | Path]], name: str
 ) -> list[int] | None:
     """Split of each input, or None where the card's rule decides."""
     splits = [split for split, _ in inputs]
@@ -191,7 +193,7 @@ def _given_splits(
         )
     if isinstance(card.split, GivenSplit):
         raise DataError(
-            f"{card.name}: its splits are given as files. Write `recsys-had ingest {card.name} "
+            f"{name}: its splits are given as files. Write `recsys-had ingest {name} "
             "--raw train=PATH --raw valid=PATH --out DATA`."
         )
     return None
@@ -239,6 +241,10 @@ def _stage(
         on_rows(block.num_rows)
         del block, values  # before the next one is read
     problems.raise_any()
+    if not num_rows:
+        raise DataError(
+            [f"{path}: holds no row. Give the file that holds them." for _, path in source.paths]
+        )
     if reused:
         _log.info("%d of %d blocks were found staged by an earlier try.", reused, len(blocks))
     splits = None

@@ -1,5 +1,8 @@
 """Numbers in raw columns."""
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 import polars as pl
 
@@ -72,8 +75,19 @@ def parse_labels(
     bad = ~valid.fill_null(False)
     if not required:
         bad &= text.is_not_null()
-    add_problems(problems, bad, text, told, place)
+    add_problems(problems, bad, text, told, place, advice=_label_advice)
     return numbers.cast(pl.Float32)
+
+
+def _label_advice(text: str) -> str:
+    if text.lower() in {"true", "false", "yes", "no"}:
+        return "Write 1 and 0 in the raw rows."
+    try:
+        number = float(text)
+    except ValueError:
+        return ""
+    rating = "If it is a rating, let positive_from in the card say from where on it counts as 1."
+    return rating if math.isfinite(number) else ""
 
 
 def log_squared_bucket(numbers: pl.Series) -> pl.Series:
@@ -88,13 +102,21 @@ def log_squared_bucket(numbers: pl.Series) -> pl.Series:
 
 
 def add_problems(
-    problems: Problems, bad: pl.Series, text: pl.Series, told: str, place: Place
+    problems: Problems,
+    bad: pl.Series,
+    text: pl.Series,
+    told: str,
+    place: Place,
+    *,
+    advice: Callable[[str], str] = lambda text: "",
 ) -> None:
     """Adds a problem for every row where ``bad`` holds: what was asked, and what stands there."""
 
     def describe(row: int) -> str:
-        got = "nothing" if text[row] is None else repr(text[row])
-        return f"column {text.name}: {told}; got {got}."
+        found = text[row]
+        got = "nothing" if found is None else repr(found)
+        todo = "" if found is None else advice(found)
+        return f"column {text.name}: {told}; got {got}.{todo and ' '}{todo}"
 
     if bad.any():
         problems.add_rows(bad.to_numpy(), place, describe)

@@ -37,9 +37,12 @@ def check_header(file: TextFile | TableFile, wanted: Sequence[str]) -> None:
     """Asks of a file the columns that will be read.
 
     Raises:
-        DataError: one line per column that is missing or stands twice.
+        DataError: one line per column that is missing or stands twice, or a single one where the
+            separator looks wrong.
     """
     names, place = file.columns, file.header_place
+    if isinstance(file, TextFile) and len(names) == 1 < len(wanted) and names[0] not in wanted:
+        raise DataError(_told_of_one_column(file, len(wanted)))
     problems = [
         f"{place}: column {name}: stands twice. Rename one of them."
         for name in sorted({name for name in names if names.count(name) > 1})
@@ -51,3 +54,21 @@ def check_header(file: TextFile | TableFile, wanted: Sequence[str]) -> None:
     ]
     if problems:
         raise DataError(problems)
+
+
+_SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
+
+
+def _told_of_one_column(file: TextFile, num_wanted: int) -> str:
+    ours = file.format.column_separator
+    found = [
+        name
+        for separator, name in _SEPARATORS.items()
+        if separator in file.columns[0] and separator != ours
+    ]
+    seen = f" The line holds {found[0]}." if found else ""
+    return (
+        f"{file.header_place}: holds 1 column, and {num_wanted} are asked for.{seen} Is "
+        f"format.type '{file.format.type}' right, which looks for "
+        f"{_SEPARATORS.get(ours, repr(ours))}?"
+    )

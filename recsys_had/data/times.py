@@ -9,6 +9,7 @@ import polars as pl
 from recsys_had.data.numbers import add_problems, whole_numbers
 from recsys_had.data.problems import Place, Problems
 from recsys_had.errors import SchemaError
+from recsys_had.schema import TIME_UNITS
 
 _HOUR = re.compile(r"%[-_0]?[HkIl]")
 _MINUTE = re.compile(r"%[-_0]?[MTRXcrs+]")
@@ -33,7 +34,7 @@ def parse_times(text: pl.Series, pattern: str, *, place: Place, problems: Proble
     """
     times = _parse(text, pattern)
     bad = times.is_null() & text.is_not_null()
-    add_problems(problems, bad, text, f"must be a time written as {pattern}", place)
+    add_problems(problems, bad, text, f"must be a time written as {_in_words(pattern)}", place)
     return times
 
 
@@ -53,12 +54,16 @@ def parse_moment(text: str, pattern: str) -> datetime.datetime:
         moment = datetime.datetime.fromisoformat(text)
     except ValueError as cause:
         raise SchemaError(
-            f"split: must name a time like 2014-10-30T12:00:00 or one written as {pattern}; "
-            f"got '{text}'."
+            "split: must name a time like 2014-10-30T12:00:00 or one written as "
+            f"{_in_words(pattern)}; got '{text}'."
         ) from cause
     if moment.tzinfo is not None:
         moment = moment.astimezone(datetime.UTC).replace(tzinfo=None)
     return moment
+
+
+def _in_words(pattern: str) -> str:
+    return f"{pattern}, {TIME_UNITS[pattern]}" if pattern in TIME_UNITS else pattern
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from recsys_had.config import Experiment
+from recsys_had.config import Experiment, TrainConfig
 from recsys_had.data.folder import DataFolder
 from recsys_had.data.parquet import Position, SplitReader, Step
 from recsys_had.errors import DataError
@@ -126,11 +126,9 @@ class Trainer:
         if fused:
             attach_fused(self.model, self._config)
         self.sharded = shard(self.model, sharding=self._config.sharding, fused=fused, device=device)
-        self.optimizers = Optimizers(
-            self.sharded,
-            self._config,
-            total_steps=self._config.epochs * self._reader.num_steps,
-        )
+        total_steps = self._config.epochs * self._reader.num_steps
+        self.optimizers = Optimizers(self.sharded, self._config, total_steps=total_steps)
+        _warn_of_warmup(self._config, total_steps)
         self.progress = Progress()
         self.losses: list[float] = []
         torch.manual_seed(self._config.seed + 1 + dist.get_rank())
@@ -341,6 +339,16 @@ class Trainer:
         state = load_file(self._best) if dist.get_rank() == 0 else None
         scatter_state(self.sharded, self.model, state)
         return state
+
+
+def _warn_of_warmup(config: TrainConfig, total_steps: int) -> None:
+    if 0 < total_steps <= config.warmup_steps and dist.get_rank() == 0:
+        log.warning(
+            "train.warmup_steps: must be below the %d steps of this training, or the learning "
+            "rate ends before it is what the experiment says; got %d. Lower it, or train longer.",
+            total_steps,
+            config.warmup_steps,
+        )
 
 
 def _require_both_classes(data: DataFolder) -> None:

@@ -130,6 +130,7 @@ class TrainingSession:
                     "git_commit": _git_commit(),
                     "card_digest": self._data.card.digest,
                     "world_size": str(dist.get_world_size()),
+                    "run_folder": str(self._out.resolve()),
                 }
             )
             tracker.log_dataset(self._data.card, self._data.manifest, self._data.path)

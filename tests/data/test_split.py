@@ -148,13 +148,16 @@ def test_a_row_without_a_time_cannot_be_split_by_it() -> None:
         split_by_time(frame, card, card.split, place=lambda row: f"f:{row}")  # type: ignore[arg-type]
     assert caught.value.problems == (
         "f:1: column at: is missing, and the split needs it.",
-        "f:2: column at: must be a time written as unix; got 'later'.",
+        "f:2: column at: must be a time written as unix, whole seconds since 1970; got 'later'.",
     )
 
 
 def test_a_card_that_names_no_time_is_told() -> None:
     card = card_of(by="time", column="at", valid_from="soon")
-    message = "split: must name a time like 2014-10-30T12:00:00 or one written as unix; got 'soon'."
+    message = (
+        "split: must name a time like 2014-10-30T12:00:00 or one written as unix, whole seconds "
+        "since 1970; got 'soon'."
+    )
     with pytest.raises(SchemaError, match=f"^{re.escape(message)}$"):
         split_by_time(pl.DataFrame({"at": ["1"]}), card, card.split, place=str)  # type: ignore[arg-type]
 

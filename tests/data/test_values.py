@@ -105,8 +105,9 @@ def test_a_label_is_0_or_1_and_must_be_there_where_it_is_required() -> None:
     card = card_of("C: {kind: categorical}")
     frame = {"y": ["0", "1", "2", "true", None, "nan", "0.0"], "C": ["a"] * 7}
     wrong = [
-        "f:4: column y: must be 0 or 1; got '2'.",
-        "f:5: column y: must be 0 or 1; got 'true'.",
+        "f:4: column y: must be 0 or 1; got '2'. If it is a rating, let positive_from in the card "
+        "say from where on it counts as 1.",
+        "f:5: column y: must be 0 or 1; got 'true'. Write 1 and 0 in the raw rows.",
         "f:6: column y: must be 0 or 1; got nothing.",
         "f:7: column y: must be 0 or 1; got 'nan'.",
     ]
@@ -243,11 +244,11 @@ def test_what_is_no_time_is_told_with_its_place() -> None:
     error = problems_of(card, {"at": at, "since": ["1", "1.5", "now", "1e18", None]})
     assert error.problems == (
         "f:3: column at: must be a time written as %y%m%d%H; got '14102124'.",
-        "f:3: column since: must be a time written as unix; got '1.5'.",
+        "f:3: column since: must be a time written as unix, whole seconds since 1970; got '1.5'.",
         "f:4: column at: must be a time written as %y%m%d%H; got '14023001'.",
-        "f:4: column since: must be a time written as unix; got 'now'.",
+        "f:4: column since: must be a time written as unix, whole seconds since 1970; got 'now'.",
         "f:5: column at: must be a time written as %y%m%d%H; got 'x'.",
-        "f:5: column since: must be a time written as unix; got '1e18'.",
+        "f:5: column since: must be a time written as unix, whole seconds since 1970; got '1e18'.",
     )
 
 
@@ -263,7 +264,8 @@ def test_a_moment_of_the_card_is_in_its_columns_pattern_or_iso() -> None:
     assert parse_moment("2014-10-30T14:00:00+02:00", "unix") == noon
     assert parse_moment("1414670400", "unix") == noon
     message = (
-        "split: must name a time like 2014-10-30T12:00:00 or one written as unix; got 'tomorrow'."
+        "split: must name a time like 2014-10-30T12:00:00 or one written as unix, "
+        "whole seconds since 1970; got 'tomorrow'."
     )
     with pytest.raises(SchemaError, match=f"^{re.escape(message)}$"):
         parse_moment("tomorrow", "unix")

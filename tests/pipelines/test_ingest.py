@@ -95,7 +95,15 @@ BAD = {
         GOOD.replace("30", "young"),
         ":1: column age: must be a whole number; got 'young'.",
     ),
-    "a label of 2": ("2" + GOOD[1:], ":1: column label: must be 0 or 1; got '2'."),
+    "a label of 2": (
+        "2" + GOOD[1:],
+        ":1: column label: must be 0 or 1; got '2'. If it is a rating, let positive_from in the "
+        "card say from where on it counts as 1.",
+    ),
+    "a label in words": (
+        "True" + GOOD[1:],
+        ":1: column label: must be 0 or 1; got 'True'. Write 1 and 0 in the raw rows.",
+    ),
     "no label": (GOOD[1:], ":1: column label: must be 0 or 1; got nothing."),
     "an empty file": ("", ": is empty. Remove it, or give the file that holds the rows."),
     "a blank line": (GOOD + "\n" + GOOD, ":3: is blank. Remove the line."),
@@ -122,7 +130,7 @@ def test_every_problem_is_told_up_to_twenty_and_their_number(cli, job, tmp_path:
     done = ingest(cli, job, raw, tmp_path / "data")
     assert done.code == 2
     lines = done.err.splitlines()
-    assert lines[0] == f"{raw}:3: column label: must be 0 or 1; got '3'."
+    assert lines[0].startswith(f"{raw}:3: column label: must be 0 or 1; got '3'. If it is a rating")
     assert lines[19].startswith(f"{raw}:22: ")
     assert lines[20:] == ["30 problems in all; the first 20 are shown."]
 
@@ -193,7 +201,11 @@ def test_a_header_that_does_not_match_the_card_is_told(cli, job, tmp_path: Path)
     ("old", "new", "told"),
     [
         ("min_count", "min_cout", "8: columns.item.min_cout: unknown key. Did you mean"),
-        ("min_count: 2", "min_count: two", "8: columns.item.min_count: input should be a valid"),
+        (
+            "min_count: 2",
+            "min_count: two",
+            "8: columns.item.min_count: must be a whole number; got 'two'.",
+        ),
         ("kind: id", "kind: idd", "10: columns.session.kind: unknown kind 'idd'. Did you mean"),
     ],
 )
@@ -208,6 +220,53 @@ def test_a_wrong_card_is_told_with_its_line(
     assert not (tmp_path / "data").exists()
 
 
+def headed(job, folder: Path) -> Path:
+    """The job's card for files with a header, comma separated."""
+    card = folder / "headed.yaml"
+    card.write_text(job.card.read_text().replace("tsv, header: false", "csv"))
+    return card
+
+
+def test_a_file_of_another_separator_is_told_once(cli, job, tmp_path: Path) -> None:
+    raw = tmp_path / "rows.csv"
+    raw.write_text("label\tage\tvisits\tuser\titem\ttags\tsession\n" + GOOD)
+    done = cli("ingest", headed(job, tmp_path), "--raw", raw, "--out", tmp_path / "data")
+    assert done.code == 2
+    assert done.err == (
+        f"{raw}:1: holds 1 column, and 7 are asked for. The line holds tabs. Is format.type 'csv' "
+        "right, which looks for commas?\n"
+    )
+
+
+def test_files_with_a_header_and_no_row_are_told_by_their_names(cli, job, tmp_path: Path) -> None:
+    raw = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for path in raw:
+        path.write_text("label,age,visits,user,item,tags,session\n")
+    done = cli("ingest", headed(job, tmp_path), "--raw", *raw, "--out", tmp_path / "data")
+    assert done.code == 2
+    assert done.err == "".join(
+        f"{path}: holds no row. Give the file that holds them.\n" for path in raw
+    )
+    assert not (tmp_path / "data").exists()
+    raw[1].write_text(raw[1].read_text() + "1,30,5,u1,i1,t1,s1\n")
+    words = ("--raw", *(f"train={path}" for path in raw), "--out", tmp_path / "data")
+    assert cli("ingest", headed(job, tmp_path), *words).code == 0
+
+
+def test_a_card_whose_splits_are_files_asks_for_them_by_the_path_given(
+    cli, job, tmp_path: Path
+) -> None:
+    card = tmp_path / "given.yaml"
+    text = job.card.read_text()
+    card.write_text(text[: text.index("split:")] + "split: {by: given}\n")
+    done = cli("ingest", card, "--raw", job.raw, "--out", tmp_path / "data")
+    assert done.code == 2
+    assert done.err == (
+        f"{card}: its splits are given as files. Write `recsys-had ingest {card} "
+        "--raw train=PATH --raw valid=PATH --out DATA`.\n"
+    )
+
+
 def test_an_unknown_dataset_suggests_the_nearest(cli, job, tmp_path: Path) -> None:
     done = cli("ingest", "creteo", "--raw", job.raw, "--out", tmp_path / "data")
     assert done.code == 2
@@ -217,7 +276,7 @@ def test_an_unknown_dataset_suggests_the_nearest(cli, job, tmp_path: Path) -> No
 def test_a_split_rule_that_leaves_nothing_to_train_on_is_told(cli, job, tmp_path: Path) -> None:
     done = cli("ingest", job.card, "--raw", f"test={job.raw}", "--out", tmp_path / "data")
     assert done.code == 2
-    assert "none of the 3,000 rows is in the training split" in done.err
+    assert done.err.startswith("split: none of the 3,000 rows is in the training split. ")
     assert not (tmp_path / "data").exists()
 
 

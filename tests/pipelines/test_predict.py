@@ -98,8 +98,21 @@ def test_frames_of_any_type_score_as_the_file_does(cli, job, tmp_path) -> None:
         guessed.drop(columns=["label", "session"]),
         guessed[list(reversed(COLUMNS))],
         pl.from_pandas(as_text),
+        pl.from_pandas(guessed).lazy(),
+        pa.Table.from_pandas(guessed),
     ):
         np.testing.assert_allclose(predictor.score_frame(frame), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [{"age": [1]}, [[1]], None])
+def test_what_is_no_frame_is_refused_with_what_is_one(job, rows: object) -> None:
+    told = (
+        r"^score_frame: must be a pandas DataFrame, a polars DataFrame or LazyFrame, or an Arrow "
+        rf"Table; got {type(rows).__name__}\. Make it a frame, for example with "
+        r"polars\.DataFrame\(rows\)\.$"
+    )
+    with pytest.raises(TypeError, match=told):
+        BatchPredictor.load(job.run).score_frame(rows)
 
 
 def test_a_frame_without_a_column_is_refused_with_the_nearest_name(job) -> None:
@@ -180,6 +193,34 @@ def test_keeping_a_column_that_is_not_there_is_refused(cli, job, tmp_path) -> No
     assert "sesion" in done.err
     assert "Did you mean 'session'?" in done.err
     assert not (tmp_path / "s").exists()
+
+
+def test_a_column_of_a_side_table_cannot_be_kept(cli, tmp_path: Path) -> None:
+    card, experiment = tmp_path / "shop.yaml", tmp_path / "fm.yaml"
+    card.write_text(
+        "name: shop\nformat: {type: csv}\n"
+        "columns: {click: {kind: label}, item: {kind: categorical}}\n"
+        "lookups:\n  items:\n    file: items.csv\n    key: item\n    format: {type: csv}\n"
+        "    columns: {item: {kind: id}, brand: {kind: categorical}}\n"
+        "split: {by: content_hash, ratios: {train: 0.8, valid: 0.2}}\n"
+    )
+    (tmp_path / "items.csv").write_text("item,brand\na,x\nb,y\n")
+    raw = tmp_path / "rows.csv"
+    raw.write_text("click,item\n" + "1,a\n0,b\n" * 50)
+    experiment.write_text("dataset: shop.yaml\nmodel: {nodes: [fm]}\n")
+    data, run = tmp_path / "data", tmp_path / "run"
+    assert cli("ingest", card, "--raw", f"train={raw}", "--out", data).code == 0
+    done = cli("train", experiment, "--data", data, "--out", run, "--no-tracking")
+    assert done.code == 0, done.err
+    words = ("predict", run, "--input", raw, "--out", tmp_path / "s")
+    done = cli(*words, "--keep", "item", "brand")
+    assert done.code == 2
+    assert done.err == (
+        "--keep brand: comes from the side table items.csv, not from the raw rows, and cannot be "
+        "kept. Keep item and join by it.\n"
+    )
+    assert not (tmp_path / "s").exists()
+    assert cli(*words, "--keep", "item").code == 0
 
 
 @pytest.mark.parametrize("name", ["score", "row_id"])

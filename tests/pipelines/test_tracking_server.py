@@ -77,6 +77,7 @@ def test_a_server_holds_the_whole_run_and_stdout_is_json_alone(
     client = MlflowClient(tracking_uri=server)
     run = client.get_run(found["mlflow_run_id"])
     assert run.info.status == "FINISHED"
+    assert run.data.tags["run_folder"] == str((tmp_path / "run").resolve())
     assert run.data.metrics["final_valid_auc"] == pytest.approx(found["valid"]["auc"])
     names = {entry.path for entry in client.list_artifacts(run.info.run_id)}
     assert {"experiment.yaml", "manifest.json", "metrics.json", "plots"} <= names

@@ -94,7 +94,7 @@ def test_a_finished_run_is_kept_unless_told_otherwise(cli, job, tmp_path: Path) 
     ("words", "told"),
     [
         (("train.learning_rat=1",), "Did you mean 'train.learning_rate'?"),
-        (("train.epochs=0",), "train.epochs: input should be greater than or equal to 1; got 0."),
+        (("train.epochs=0",), "override: train.epochs: must be at least 1; got 0."),
         (("model.nodes.deep.hidden_units=[]",), "model.nodes.deep: "),
     ],
 )
@@ -221,7 +221,10 @@ def test_fields_and_nodes_may_be_named_like_anything(cli, job, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("train.seed=99999999999999999999999", "train.seed: input should be less than"),
+        (
+            "train.seed=99999999999999999999999",
+            "override: train.seed: must be below 9223372036854775808",
+        ),
         (
             "model.embedding_dim=1000000000000",
             "more than there is; the largest table is user with 21 rows",
@@ -283,7 +286,42 @@ def test_describe_tells_shapes_parameters_and_degrees(cli, job) -> None:
     ids = sum(job.ingested["num_embeddings"].values())
     assert done.json["parameters"] == (ids + 1) * (4 + 1) + nodes["deep"]["parameters"] + 1
     assert done.json["flops_per_row"] > sum(node["flops_per_row"] for node in nodes.values())
-    assert "not polynomial" in cli("describe", job.experiment).out
+    outside = f"{nodes['deep']['parameters'] + 1:,}"
+    told = cli("describe", job.experiment, "--data", job.data).out
+    assert f"{done.json['parameters']:,} parameters, {outside} of them outside the tables; " in told
+    told = cli("describe", job.experiment).out
+    assert "not polynomial" in told
+    assert f"{outside} parameters outside the tables (give --data to count theirs too); " in told
+
+
+def test_a_dataset_that_is_not_there_is_told_where_the_experiment_names_it(
+    cli, job, tmp_path: Path
+) -> None:
+    experiment = tmp_path / "e.yaml"
+    experiment.write_text("model: {nodes: [fm]}\ndataset: shop\n")
+    for words in (("train", "--data", job.data, "--out", tmp_path / "run"), ("describe",)):
+        done = cli(words[0], experiment, *words[1:])
+        assert done.code == 2
+        assert done.err.startswith(f"{experiment}:2: dataset: no bundled dataset 'shop'. Known: ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_experiment_may_name_the_card_beside_it_and_go_on_with_it(
+    cli, job, tmp_path: Path
+) -> None:
+    (tmp_path / "card.yaml").write_text(job.card.read_text())
+    experiment, run = tmp_path / "e.yaml", tmp_path / "run"
+    experiment.write_text(job.experiment.read_text().replace(str(job.card), "card.yaml"))
+    words = ("train", experiment, "--data", job.data, "--out", run, "--no-tracking", "--json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recsys_had.run_folder.save_file", full)
+        assert cli(*words).code == 2
+    done = cli(*words, "--resume")
+    assert done.code == 0, done.err
+    assert done.json["weights_digest"] == job.trained["weights_digest"]
+    (tmp_path / "card.yaml").unlink()
+    found = cli("evaluate", run, "--data", job.data, "--json")
+    assert found.json == pytest.approx(job.trained["test"], abs=1e-6)
 
 
 def test_an_interrupted_training_exits_130_and_resumes_to_the_same_weights(

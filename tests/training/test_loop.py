@@ -1,5 +1,6 @@
 """The training loop: deterministic, resumable, equal to plain torch."""
 
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -329,6 +330,28 @@ def test_a_training_split_of_one_class_or_none_is_refused(
     none = DataFolder(data.path, data.card, {**data.manifest, "rows": {"valid": 9}})
     with pytest.raises(DataError, match=r"the training split has no row\. Ingest some\.$"):
         trainer(none, tmp_path / "work", alone)
+
+
+@pytest.mark.parametrize(("warmup_steps", "is_told"), [(0, False), (15, False), (16, True)])
+def test_a_warm_up_as_long_as_the_training_is_told(
+    tmp_path: Path,
+    alone: torch.device,
+    make_small_data: MakeData,
+    monkeypatch: pytest.MonkeyPatch,
+    warmup_steps: int,
+    is_told: bool,
+) -> None:
+    """500 rows are 8 steps of 64, and there are 2 epochs."""
+    told: list[str] = []
+    logger = logging.getLogger("recsys_had")
+    monkeypatch.setattr(logger, "warning", lambda text, *values: told.append(text % values))
+    data = make_small_data(tmp_path / "data", rows=ROWS)
+    trainer(data, tmp_path / "work", alone, warmup_steps=warmup_steps)
+    expected = (
+        "train.warmup_steps: must be below the 16 steps of this training, or the learning rate "
+        "ends before it is what the experiment says; got 16. Lower it, or train longer."
+    )
+    assert told == [expected] * is_told
 
 
 def test_a_loss_that_is_not_finite_ends_with_the_step(

@@ -1,0 +1,50 @@
+"""The README's own dataset and experiment, run as they are written."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def block_after(text: str, language: str) -> str:
+    """The first code block of a language that follows a text."""
+    found = re.search(
+        rf"{re.escape(text)}.*?```{language}\n(.*?)```", README.read_text(), re.DOTALL
+    )
+    assert found, text
+    return found[1]
+
+
+def clicks(num_rows: int) -> str:
+    generator = np.random.default_rng(5)
+    rows = ["click,user,url,tags,price,seen_at,session"]
+    for row in range(num_rows):
+        user, url = generator.integers(20), generator.integers(50)
+        rows.append(
+            f'{int(generator.random() < 0.3)},u{user},/page/{url},"t{user % 3},t{url % 4}",'
+            f"{generator.random():.2f},{1_700_000_000 + 977 * row},s{row}"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def test_a_dataset_and_an_experiment_of_ones_own_run_as_written(
+    cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my").mkdir()
+    Path("my/dataset.yaml").write_text(block_after("here `my/dataset.yaml`:", "yaml"))
+    Path("shop_deepfm.yaml").write_text(block_after("here `shop_deepfm.yaml`:", "yaml"))
+    Path("clicks.csv").write_text(clicks(600))
+    for line in block_after("here `shop_deepfm.yaml`:", "sh").splitlines():
+        words = shlex.split(line)
+        assert words[0] == "recsys-had"
+        quiet = ["--no-tracking"] if words[1] == "train" else []
+        done = cli(*words[1:], *quiet)
+        assert done.code == 0, done.err
+    assert Path("runs/shop_deepfm/manifest.json").is_file()
+    done = cli("predict", "runs/shop_deepfm", "--input", "clicks.csv", "--out", "scores", "--json")
+    assert done.json["rows"] == 600
