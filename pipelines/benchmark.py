@@ -1,0 +1,152 @@
+"""``recsys-had benchmark``: several experiments on one data folder, several seeds each."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from recsys_had.pipelines._command import Result, recsys_had_command
+
+from recsys_had.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from recsys_had.comparison import Measured
+
+
+@recsys_had_command("benchmark")
+@click.argument("suite")
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Encoded rows.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Report folder.")
+@click.option("--experiments", multiple=True, help="Some of the suite alone.")
+@click.option("--seeds", multiple=True, type=click.IntRange(min=0), help="Default: 1 2.")
+@click.option("--override", multiple=True, metavar="KEY=VALUE", help="Of every experiment.")
+def command(
+    suite: str,
+    data: Path,
+    out: Path,
+    experiments: tuple[str, ...],
+    seeds: tuple[int, ...],
+    override: tuple[str, ...],
+) -> Result:
+    """Train all bundled experiments on dataset SUITE, once a seed, and compare them.
+
+    A stopped benchmark goes on when it is run again: what is finished is not trained again. The
+    figures are those of the validation split, on which the best epoch was chosen.
+    """
+    content = benchmark(
+        suite,
+        data=data,
+        out=out,
+        experiments=experiments,
+        seeds=seeds or (1, 2),
+        overrides=override,
+    )
+    return Result(content, (out / "report.md").read_text())
+
+
+def benchmark(
+    suite: str,
+    *,
+    data: Path,
+    out: Path,
+    experiments: tuple[str, ...] = (),
+    seeds: tuple[int, ...] = (1, 2),
+    overrides: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Trains what is not there yet and writes the report; returns what ``--json`` prints."""
+    from recsys_had.comparison import draw_comparison, markdown_table, summarise, to_dict
+
+    names = _experiments_of(suite, experiments)
+    runs = _claim(out)
+    results = [
+        _measured(name, seed, data=data, out=out, runs=runs, overrides=overrides)
+        for seed in seeds
+        for name in names
+    ]
+    rows = summarise(results)
+    text = f"# {suite}\n\n{markdown_table(rows)}\n"
+    (out / "report.md").write_text(text)
+    draw_comparison(rows, out / "auc.png", title=suite)
+    content = {"suite": suite, "seeds": list(seeds), "models": [to_dict(row) for row in rows]}
+    (out / "report.json").write_text(json.dumps(content, indent=2) + "\n")
+    return content
+
+
+def _experiments_of(suite: str, wanted: tuple[str, ...]) -> list[str]:
+    from recsys_had.config import bundled_experiments, load_experiment
+    from recsys_had.yamlfile import nearest
+
+    bundled = bundled_experiments()
+    datasets = {name: load_experiment(name).dataset for name in bundled}
+    found = [name for name, dataset in datasets.items() if dataset == suite]
+    if not found:
+        raise ConfigError(
+            f"{suite}: no bundled experiment is on a dataset of this name."
+            f"{nearest(suite, set(datasets.values()))}"
+        )
+    unknown = [name for name in wanted if name not in found]
+    if unknown:
+        raise ConfigError(
+            [
+                f"--experiments {name}: is not one of {suite}.{nearest(name, found)}"
+                for name in unknown
+            ]
+        )
+    return list(wanted) or found
+
+
+def _claim(out: Path) -> Path:
+    """The folder of finished runs; refuses a folder of somebody else."""
+    runs = out / "runs"
+    try:
+        if out.exists() and not runs.is_dir() and any(out.iterdir()):
+            raise DataError(
+                f"{out}: is not empty and was not made by a benchmark. Choose another folder."
+            )
+        runs.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise DataError(f"{out}: cannot be written: {cause.strerror}.") from cause
+    return runs
+
+
+def _measured(
+    name: str, seed: int, *, data: Path, out: Path, runs: Path, overrides: tuple[str, ...]
+) -> "Measured":
+    """The result of one training, from an earlier try if it was of the same settings and data."""
+    from recsys_had.pipelines.describe import describe
+    from recsys_had.pipelines.train import train
+
+    from recsys_had.comparison import Measured
+    from recsys_had.config import load_experiment
+    from recsys_had.data.folder import DataFolder
+
+    overrides = (*overrides, f"train.seed={seed}")
+    folder = DataFolder.open(data)
+    same = {key: folder.manifest[key] for key in ("card_digest", "vocabulary_digest", "rows")}
+    facts = [load_experiment(name, overrides).to_yaml(), same]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    note = runs / f"{name}-{seed}.json"
+    if note.is_file():
+        found = Measured.load(note)
+        if found.settings_digest == digest:
+            return found
+    click.echo(f"{name}, seed {seed} ...", err=True)
+    run = out / ".work" / f"{name}-{seed}"
+    trained = train(name, overrides=overrides, data=data, out=run, resume=True, tracking=False)
+    best = trained["history"][trained["best_epoch"] - 1]["valid"]
+    result = Measured(
+        experiment=name,
+        seed=seed,
+        settings_digest=digest,
+        parameters=describe(name, overrides=overrides, data=data)["parameters"],
+        auc=best["auc"],
+        logloss=best["logloss"],
+        best_epoch=trained["best_epoch"],
+        epochs=trained["epochs"],
+        epoch_s=round(folder.rows("train") / trained["rows_per_s"], 3),
+    )
+    result.save(note)
+    shutil.rmtree(run)
+    return result

@@ -1,0 +1,88 @@
+"""``recsys-had benchmark``: models and seeds side by side, gone on with after a stop."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from recsys_had.data.synthetic import PlantedModel
+
+WORDS = ("--experiments", "synthetic_lr", "synthetic_fm", "--override", "train.epochs=1")
+
+
+@pytest.fixture(scope="module")
+def data(cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("benchmark")
+    PlantedModel(seed=3).write_tsv(folder / "raw.tsv", 3000, seed=4)
+    made = cli("ingest", "synthetic", "--raw", folder / "raw.tsv", "--out", folder / "data")
+    assert made.code == 0, made.err
+    return folder / "data"
+
+
+@pytest.fixture(scope="module")
+def report(cli, data: Path) -> Path:
+    out = data.parent / "report"
+    done = cli("benchmark", "synthetic", "--data", data, "--out", out, *WORDS, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out) == json.loads((out / "report.json").read_text())
+    return out
+
+
+def test_every_model_has_a_row_over_every_seed(report: Path) -> None:
+    found = json.loads((report / "report.json").read_text())
+    assert found["seeds"] == [1, 2]
+    assert {row["experiment"] for row in found["models"]} == {"synthetic_lr", "synthetic_fm"}
+    for row in found["models"]:
+        aucs = [
+            json.loads((report / "runs" / f"{row['experiment']}-{seed}.json").read_text())["auc"]
+            for seed in (1, 2)
+        ]
+        assert row["seeds"] == 2
+        assert row["auc_mean"] == pytest.approx(sum(aucs) / 2)
+        assert aucs[0] != aucs[1]
+    assert "| synthetic_fm |" in (report / "report.md").read_text()
+    assert (report / "auc.png").is_file()
+    assert not list((report / ".work").glob("*"))
+
+
+def test_what_is_finished_is_not_trained_again(cli, data: Path, report: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (report / "runs").iterdir()}
+    (report / "runs" / "synthetic_lr-2.json").unlink()
+    done = cli("benchmark", "synthetic", "--data", data, "--out", report, *WORDS)
+    assert done.code == 0, done.err
+    assert [line for line in done.err.splitlines() if ", seed " in line] == [
+        "synthetic_lr, seed 2 ..."
+    ]
+    for path, changed in before.items():
+        assert (path.stat().st_mtime_ns == changed) == (path.name != "synthetic_lr-2.json")
+    # Other settings are another result.
+    again = cli("benchmark", "synthetic", "--data", data, "--out", report, *WORDS[:-1],
+                "train.batch_size=1000")  # fmt: skip
+    assert again.err.count(", seed ") == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("synthetik",), "synthetik: no bundled experiment is on a dataset of this name. Did you"),
+        (
+            ("synthetic", "--experiments", "synthetic_fn"),
+            "--experiments synthetic_fn: is not one of synthetic. Did you mean 'synthetic_fm'?",
+        ),
+    ],
+)
+def test_what_is_not_bundled_is_refused(
+    cli, data: Path, tmp_path: Path, words: tuple[str, ...], told: str
+) -> None:
+    done = cli("benchmark", *words, "--data", data, "--out", tmp_path / "report")
+    assert done.code == 2
+    assert told in done.err
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_folder_it_did_not_make_is_left_alone(cli, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    done = cli("benchmark", "synthetic", "--data", data, "--out", tmp_path)
+    assert done.code == 2
+    assert "is not empty and was not made by a benchmark." in done.err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["mine.txt"]
