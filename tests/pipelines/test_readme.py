@@ -48,3 +48,16 @@ def test_a_dataset_and_an_experiment_of_ones_own_run_as_written(
     assert Path("runs/shop_deepfm/manifest.json").is_file()
     done = cli("predict", "runs/shop_deepfm", "--input", "clicks.csv", "--out", "scores", "--json")
     assert done.json["rows"] == 600
+
+
+def test_the_formula_is_described_as_written(cli, tmp_path: Path) -> None:
+    nodes = block_after("**An interaction of your own**", "yaml")
+    path = tmp_path / "mine.yaml"
+    indented = "".join(f"  {line}\n" for line in nodes.splitlines())
+    path.write_text(f"dataset: frappe\nmodel:\n  embedding_dim: 8\n{indented}")
+    done = cli("describe", path, "--json")
+    assert done.code == 0, done.err
+    (mine,) = [node for node in done.json["nodes"] if node["name"] == "mine"]
+    assert mine["output_shape"] == [16, 8]
+    # A 10 x 10 map of the means, and 45 pairs to 16 maps; the head reads 16 x 8 numbers.
+    assert mine["parameters"] == 100 + 45 * 16 + 16 * 8

@@ -1,0 +1,36 @@
+"""Multi-head self-attention over fields (AutoInt)."""
+
+from recsys_had.interactions._attention import attend
+from recsys_had.interactions._catalog import interaction, require
+from recsys_had.interactions.algebra import Expr, act, lin
+
+
+@interaction(paper="Song et al. 2019, arXiv:1810.11921")
+def autoint(x: Expr, *, num_layers: int = 3, num_heads: int = 2, attention_dim: int = 32) -> Expr:
+    """Lets every field gather from the fields it attends to; quadratic in the number of fields.
+
+    ``x[l+1] = relu([softmax(Q_h K_h^T) V_h for each head h] + W x[l])`` with ``Q``, ``K`` and ``V``
+    linear maps of each field, ``attention_dim`` wide in all.
+
+    Shape: ``(B, F, D) -> (B, F, attention_dim)``.
+    Paper: Song et al. 2019, AutoInt, eq. 5-8 (arXiv:1810.11921).
+    Differs from the paper: nothing.
+
+    Args:
+        num_layers: number of layers.
+        num_heads: heads of each; it must divide the width.
+        attention_dim: width of a layer's output, over all heads.
+
+    Raises:
+        ValueError: an option is below 1, or the heads do not divide the width.
+
+    >>> import torch
+    >>> from recsys_had.interactions import build
+    >>> build("autoint", num_fields=6, embedding_dim=4)(torch.zeros(2, 6, 4)).shape
+    torch.Size([2, 6, 32])
+    """
+    require(num_layers=num_layers, num_heads=num_heads, attention_dim=attention_dim)
+    for _ in range(num_layers):
+        q, k, v, kept = (lin(x, out=attention_dim) for _ in range(4))
+        x = act(attend(q, k, v, num_heads=num_heads, scaled=False) + kept, "relu")
+    return x
