@@ -146,11 +146,23 @@ class Experiment(_Model):
         content["model"]["nodes"] = {
             name: node.to_mapping() for name, node in self.model.nodes.items()
         }
-        return yaml.safe_dump(content, sort_keys=False)
+        return yaml.dump(content, Dumper=_Dumper, sort_keys=False)
 
     def flat(self) -> dict[str, str]:
         """Every setting as ``dotted.key -> text``, for tracking."""
         return _flatten(yaml.safe_load(self.to_yaml()))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text of several lines, a formula, as it was written."""
+
+
+def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in value else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _text)
 
 
 def _flatten(content: dict[str, Any], prefix: str = "") -> dict[str, str]:

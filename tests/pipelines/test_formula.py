@@ -49,8 +49,9 @@ def test_it_trains_is_described_saved_reloaded_and_scored(cli, job, experiment, 
     score = pl.read_parquet(scores / "part-*.parquet")["score"].to_numpy()
     assert len(score) == 3000
     assert np.unique(score).size > 1000
-    written = yaml.safe_load((run / "experiment.yaml").read_text())
-    assert written["model"]["nodes"]["gated"]["width"] == 6
+    written = (run / "experiment.yaml").read_text()
+    assert yaml.safe_load(written)["model"]["nodes"]["gated"]["width"] == 6
+    assert "\n        for _ in range(depth):\n" in written
 
 
 def test_its_values_can_be_overridden(cli, job, experiment) -> None:

@@ -29,6 +29,11 @@ def bilinear_fusion(x: Expr, y: Expr, *, num_heads: int = 1) -> Expr:
     """
     require(num_heads=num_heads)
     first, second = flatten(x), flatten(y)
+    widths = first.num_channels, second.num_channels
+    if any(width % num_heads for width in widths):
+        raise ValueError(
+            f"num_heads must divide both widths, {widths[0]} and {widths[1]}; got {num_heads}."
+        )
     heads = zip(chunk(first, num_heads), chunk(second, num_heads), strict=True)
     across = [pool(lin(a, out=b.num_channels) * b, "C") for a, b in heads]
     return add(lin(first, out=1, bias=True), lin(second, out=1), *across)

@@ -3,6 +3,9 @@
 from recsys_had.interactions._catalog import interaction, require
 from recsys_had.interactions.algebra import Expr, act, cat, flatten, lin, reshape, stop_gradient
 
+# So that every gate begins at 1, whatever the input.
+_NEAR_ZERO = 1e-3
+
 
 @interaction(paper="Swietojanski et al. 2016, arXiv:1601.02828")
 def lhuc(x: Expr, context: Expr, *, hidden_units: int = 64) -> Expr:
@@ -32,5 +35,6 @@ def lhuc(x: Expr, context: Expr, *, hidden_units: int = 64) -> Expr:
     require(hidden_units=hidden_units)
     read = cat(flatten(context), stop_gradient(flatten(x)), on="C")
     hidden = act(lin(read, out=hidden_units, bias=True), "relu")
-    gates = act(lin(hidden, out=x.num_tokens * x.num_channels, bias=True), "sigmoid")
+    width = x.num_tokens * x.num_channels
+    gates = act(lin(hidden, out=width, bias=True, std=_NEAR_ZERO), "sigmoid")
     return 2.0 * reshape(gates, x.num_tokens) * x

@@ -163,9 +163,9 @@ def test_heads_of_bilinear_fusion_are_the_blocks_of_one_matrix(
     [
         ((3, 4), 0, "num_heads must be at least 1; got 0."),
         ((3, 4), -1, "num_heads must be at least 1; got -1."),
-        ((3, 4), 5, "chunk: 12 over C cannot be cut into 5 equal parts."),
+        ((3, 4), 5, "num_heads must divide both widths, 12 and 12; got 5."),
         # It divides the first width, 12.
-        ((2, 5), 3, "chunk: 10 over C cannot be cut into 3 equal parts."),
+        ((2, 5), 3, "num_heads must divide both widths, 12 and 10; got 3."),
     ],
 )
 def test_bilinear_fusion_refuses_heads_that_cannot_be_cut(
