@@ -7,7 +7,7 @@ What it reads are its positional parameters, its options the keyword ones.
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -69,6 +69,18 @@ def require(**options: int | None) -> None:
     for option, value in options.items():
         if value is not None and value < 1:
             raise ValueError(f"{option} must be at least 1; got {value}.")
+
+
+def require_widths(hidden_units: Sequence[int]) -> None:
+    """Refuses a network without a layer, or with one of no width.
+
+    Raises:
+        ValueError: there is no width, or one below 1.
+    """
+    if not hidden_units or min(hidden_units) < 1:
+        raise ValueError(
+            f"hidden_units must be one positive width or more; got {list(hidden_units)}."
+        )
 
 
 def require_pairs(x: "Expr") -> None:

@@ -1,6 +1,6 @@
 """The compressed interaction network of xDeepFM."""
 
-from recsys_had.interactions._catalog import interaction
+from recsys_had.interactions._catalog import interaction, require_widths
 from recsys_had.interactions.algebra import Expr, cat, flatten, lin, outer, pool
 
 
@@ -30,10 +30,7 @@ def cin(x: Expr, *, hidden_units: tuple[int, ...] = (64, 64), bias: bool = False
     >>> layer(torch.zeros(2, 3, 4)).shape, layer.degree
     (torch.Size([2, 7]), 3)
     """
-    if not hidden_units or min(hidden_units) < 1:
-        raise ValueError(
-            f"hidden_units must be one positive width or more; got {list(hidden_units)}."
-        )
+    require_widths(hidden_units)
     maps, pooled = x, []
     for units in hidden_units:
         maps = lin(outer(maps, x), "T", out=units, bias=bias)

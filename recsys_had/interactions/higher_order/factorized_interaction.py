@@ -1,6 +1,6 @@
 """Factorized interaction layers (FinalNet)."""
 
-from recsys_had.interactions._catalog import interaction
+from recsys_had.interactions._catalog import interaction, require_widths
 from recsys_had.interactions.algebra import Activation, Expr, act, flatten, lin, norm
 from recsys_had.interactions.algebra import dropout as drop
 
@@ -40,10 +40,7 @@ def factorized_interaction(
     >>> layer(torch.zeros(2, 3, 4)).shape, layer.degree
     (torch.Size([2, 400]), 4)
     """
-    if not hidden_units or min(hidden_units) < 1:
-        raise ValueError(
-            f"hidden_units must be one positive width or more; got {list(hidden_units)}."
-        )
+    require_widths(hidden_units)
     hidden = flatten(x)
     for units in hidden_units:
         mapped = lin(hidden, out=units, bias=True)

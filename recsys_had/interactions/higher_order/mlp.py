@@ -1,6 +1,6 @@
 """The deep part: a multi-layer perceptron."""
 
-from recsys_had.interactions._catalog import interaction
+from recsys_had.interactions._catalog import interaction, require_widths
 from recsys_had.interactions.algebra import Activation, Expr, act, flatten, lin, norm
 from recsys_had.interactions.algebra import dropout as drop
 
@@ -37,10 +37,7 @@ def mlp(
     >>> layer(torch.zeros(2, 3, 4)).shape
     torch.Size([2, 5])
     """
-    if not hidden_units or min(hidden_units) < 1:
-        raise ValueError(
-            f"hidden_units must be one positive width or more; got {list(hidden_units)}."
-        )
+    require_widths(hidden_units)
     hidden = flatten(x)
     for units in hidden_units:
         hidden = lin(hidden, out=units, bias=True)

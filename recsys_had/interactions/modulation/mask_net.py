@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from recsys_had.interactions._catalog import interaction, require
+from recsys_had.interactions._catalog import interaction, require, require_widths
 from recsys_had.interactions.algebra import Expr, act, cat, flatten, lin, norm
 from recsys_had.interactions.algebra import dropout as drop
 
@@ -44,10 +44,7 @@ def mask_net(
     torch.Size([2, 5])
     """
     require(mask_units=mask_units)
-    if not hidden_units or min(hidden_units) < 1:
-        raise ValueError(
-            f"hidden_units must be one positive width or more; got {list(hidden_units)}."
-        )
+    require_widths(hidden_units)
     if kind not in ("serial", "parallel"):
         raise ValueError(f"kind must be serial or parallel; got '{kind}'.")
 
