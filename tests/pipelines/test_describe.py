@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
+from recsys_had.config import bundled_experiments
+
 
 def test_describe_draws_every_node(cli, tmp_path: Path) -> None:
     done = cli("describe", "criteo_x4_fibinet", "--draw", tmp_path / "fibinet.svg")
@@ -12,3 +16,14 @@ def test_describe_draws_every_node(cli, tmp_path: Path) -> None:
     refused = cli("describe", "criteo_x4_fibinet", "--draw", tmp_path / "m.gif")
     assert refused.code == 2
     assert "must end in .png or .svg." in refused.err
+
+
+@pytest.mark.parametrize("name", bundled_experiments())
+def test_every_bundled_experiment_is_described(cli, name: str) -> None:
+    done = cli("describe", name, "--json")
+    assert done.code == 0, done.err
+    found = done.json
+    nodes = found["nodes"]
+    assert found["dense_parameters"] == sum(node["parameters"] for node in nodes) + 1
+    assert found["flops_per_row"] >= sum(node["flops_per_row"] for node in nodes)
+    assert all(node["bytes_per_row"] > 0 for node in nodes)
