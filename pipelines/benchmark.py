@@ -132,10 +132,18 @@ def _measured(
         found = Measured.load(note)
         if found.settings_digest == digest:
             return found
+    if not folder.rows("valid"):
+        raise DataError(f"{data}: has no row in split 'valid', by which models are compared.")
     click.echo(f"{name}, seed {seed} ...", err=True)
-    run = out / ".work" / f"{name}-{seed}"
+    # Work of other settings is not gone on with; a run that ended just before its result was
+    # written is done again.
+    run = out / ".work" / f"{name}-{seed}-{digest[:12]}"
+    if (run / "manifest.json").exists():
+        shutil.rmtree(run)
     trained = train(name, overrides=overrides, data=data, out=run, resume=True, tracking=False)
     best = trained["history"][trained["best_epoch"] - 1]["valid"]
+    if best["auc"] is None:
+        raise DataError(f"{data}: all labels of split 'valid' are the same, so there is no AUC.")
     result = Measured(
         experiment=name,
         seed=seed,

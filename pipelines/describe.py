@@ -100,6 +100,7 @@ def _draw(content: dict[str, Any], path: Path) -> None:
             f"{node['parameters']:,} parameters, {degree}",
         )
         boxes.append(Box(node["name"], lines, tuple(node["inputs"])))
+    # With a space behind it: a node may be called logit.
     heads = tuple(node["name"] for node in content["nodes"] if node["name"] not in read)
     boxes.append(Box("logit ", ("sum of the heads and a bias",), heads, kind="logit"))
     try:

@@ -61,6 +61,37 @@ def test_what_is_finished_is_not_trained_again(cli, data: Path, report: Path) ->
     assert again.err.count(", seed ") == 4
 
 
+def test_work_left_behind_does_not_stand_in_the_way(cli, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    words = ("benchmark", "synthetic", "--data", data, "--out", out, "--seeds", 1)
+    words = (*words, "--experiments", "synthetic_lr", "--override", "train.epochs=1")
+    with pytest.MonkeyPatch.context() as patch:
+        # Killed when the run was finished and its result not yet written.
+        patch.setattr("recsys_had.comparison.Measured.save", interrupt)
+        assert cli(*words).code == 130
+    assert list((out / ".work").glob("*/manifest.json"))
+    with pytest.MonkeyPatch.context() as patch:
+        # Killed in the middle, then other settings.
+        patch.setattr("recsys_had.training.session.write_run_folder", interrupt)
+        assert cli(*words).code == 130
+    assert list((out / ".work").glob("*/.work/state/checkpoint"))
+    done = cli(*words, "train.batch_size=1000")
+    assert done.code == 0, done.err
+    assert cli(*words).code == 0
+
+
+def interrupt(*arguments: object, **options: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_rows_to_compare_by_are_needed(cli, data: Path, tmp_path: Path) -> None:
+    raw, out = data.parent / "raw.tsv", tmp_path / "data"
+    assert cli("ingest", "synthetic", "--raw", f"train={raw}", "--out", out).code == 0
+    done = cli("benchmark", "synthetic", "--data", out, "--out", tmp_path / "report", *WORDS)
+    assert done.code == 2
+    assert "has no row in split 'valid', by which models are compared." in done.err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
