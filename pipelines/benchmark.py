@@ -76,7 +76,7 @@ def benchmark(
 
 def _experiments_of(suite: str, wanted: tuple[str, ...]) -> list[str]:
     from recsys_had.config import bundled_experiments, load_experiment
-    from recsys_had.yamlfile import nearest
+    from recsys_had.suggest import nearest
 
     bundled = bundled_experiments()
     datasets = {name: load_experiment(name).dataset for name in bundled}

@@ -37,7 +37,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Suggests the nearest name for an unknown one."""
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            from recsys_had.yamlfile import nearest
+            from recsys_had.suggest import nearest
 
             ctx.fail(f"no command '{args[0]}'.{nearest(args[0], _COMMANDS)}")
         return super().resolve_command(ctx, args)

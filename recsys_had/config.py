@@ -15,13 +15,8 @@ from recsys_had.bundled import configs_dir
 from recsys_had.errors import ConfigError
 from recsys_had.nodes import NodeConfig, resolve_nodes
 from recsys_had.schema import DatasetCard, load_card
-from recsys_had.yamlfile import (
-    KeyPath,
-    YamlDocument,
-    nearest,
-    read_yaml,
-    validation_problems,
-)
+from recsys_had.suggest import nearest
+from recsys_had.yamlfile import KeyPath, YamlDocument, read_yaml, validation_problems
 
 Positive = Annotated[float, pydantic.Field(gt=0)]
 NotNegative = Annotated[float, pydantic.Field(ge=0)]

@@ -24,7 +24,8 @@ import pydantic
 from recsys_had import interactions
 from recsys_had.errors import ConfigError
 from recsys_had.interactions.formula import FormulaError, check_formula, express_formula
-from recsys_had.yamlfile import KeyPath, YamlDocument, in_plain_words, nearest
+from recsys_had.suggest import nearest
+from recsys_had.yamlfile import KeyPath, YamlDocument, in_plain_words
 
 if TYPE_CHECKING:
     from recsys_had.interactions.algebra import Expr

@@ -25,7 +25,7 @@ from recsys_had.model.embeddings import field_specs
 from recsys_had.output import OutputFolder
 from recsys_had.run_folder import RunFolder, file_digest
 from recsys_had.schema import source_columns
-from recsys_had.yamlfile import nearest
+from recsys_had.suggest import nearest
 
 _OWN_COLUMNS = ("row_id", "score")
 

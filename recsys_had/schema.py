@@ -13,7 +13,8 @@ import pydantic
 
 from recsys_had.bundled import datasets_dir
 from recsys_had.errors import SchemaError
-from recsys_had.yamlfile import YamlDocument, nearest, parse_yaml, read_yaml, validation_problems
+from recsys_had.suggest import nearest
+from recsys_had.yamlfile import YamlDocument, parse_yaml, read_yaml, validation_problems
 
 SPLITS = ("train", "valid", "test")
 DATE_PARTS = ("hour", "weekday", "is_weekend")

@@ -1,10 +1,9 @@
 """YAML files with a memory of their lines, so that an error can point at one."""
 
 import datetime
-import difflib
 import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pydantic
 import yaml
 
 from recsys_had.errors import RecsysHadError
+from recsys_had.suggest import nearest
 
 KeyPath = tuple[str | int, ...]
 
@@ -119,24 +119,6 @@ def _index_lines(
         for position, value_node in enumerate(node.value):
             lines[(*at, position)] = value_node.start_mark.line + 1
             _index_lines(value_node, (*at, position), lines, repeated)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns ``" Did you mean 'x'?"`` for the closest known name, or what is known.
-
-    >>> nearest("learning_rat", ["learning_rate", "epochs"])
-    " Did you mean 'learning_rate'?"
-    >>> nearest("zzz", ["b", "a"])
-    ' Known: a, b.'
-    """
-    names = sorted(filter(None, known))
-    by_lower = {other.lower(): other for other in names}
-    match = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if name.lower() in by_lower:
-        match = [by_lower[name.lower()]]
-    if match:
-        return f" Did you mean '{match[0]}'?"
-    return f" Known: {', '.join(names)}." if names else ""
 
 
 def validation_problems(

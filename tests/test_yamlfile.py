@@ -7,7 +7,8 @@ import pydantic
 import pytest
 
 from recsys_had.errors import ConfigError
-from recsys_had.yamlfile import nearest, parse_yaml, read_yaml, validation_problems
+from recsys_had.suggest import nearest
+from recsys_had.yamlfile import parse_yaml, read_yaml, validation_problems
 
 
 class Inner(pydantic.BaseModel):

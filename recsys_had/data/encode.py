@@ -23,7 +23,7 @@ from recsys_had.data.values import required_columns
 from recsys_had.data.vocabulary import HashedIds, Vocabulary, texts_of
 from recsys_had.errors import CheckpointError, DataError, RecsysHadError
 from recsys_had.schema import DatasetCard, Field, FloatColumn, IntegerColumn
-from recsys_had.yamlfile import nearest
+from recsys_had.suggest import nearest
 
 
 class Encoder:

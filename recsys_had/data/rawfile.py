@@ -7,7 +7,7 @@ from recsys_had.data.table import TableFile
 from recsys_had.data.text import TextFile
 from recsys_had.errors import DataError
 from recsys_had.schema import Column, FileFormat, source_columns
-from recsys_had.yamlfile import nearest
+from recsys_had.suggest import nearest
 
 
 def open_raw(

@@ -9,9 +9,10 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from recsys_had.suggest import nearest
 
 if TYPE_CHECKING:
     from recsys_had.interactions.algebra import Expr, Interaction
@@ -156,7 +157,8 @@ def express(name: str, *inputs: "Expr", **options: Any) -> "Expr":
     known = _option_names(name)
     for option in options:
         if option not in known:
-            raise ValueError(f"{name}: option '{option}' is unknown.{nearest_hint(option, known)}")
+            hint = nearest(option, known) or " It has none."
+            raise ValueError(f"{name}: option '{option}' is unknown.{hint}")
     if len(inputs) != num_inputs(name):
         raise ValueError(f"{name}: reads {num_inputs(name)} inputs; got {len(inputs)}.")
     try:
@@ -224,22 +226,10 @@ def _function(name: str) -> Any:
     """The function a file is named after."""
     if name not in _modules():
         raise ValueError(
-            f"interaction '{name}': there is none of this name.{nearest_hint(name, names())}"
+            f"interaction '{name}': there is none of this name.{nearest(name, names())}"
         )
     return getattr(importlib.import_module(_modules()[name]), name)
 
 
 def _option_names(name: str) -> list[str]:
     return list(options(name))
-
-
-def nearest_hint(name: str, known: "tuple[str, ...] | list[str]") -> str:
-    """A sentence that names what was probably meant, or all there is.
-
-    >>> nearest_hint("bilinaer", ["bilinear", "fm"])
-    " Did you mean 'bilinear'?"
-    """
-    if not known:
-        return " It has none."
-    match = get_close_matches(name, known, n=1)
-    return f" Did you mean '{match[0]}'?" if match else f" Known: {', '.join(known)}."

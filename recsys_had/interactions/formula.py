@@ -16,7 +16,8 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from recsys_had.interactions._catalog import express, names, nearest_hint
+from recsys_had.interactions._catalog import express, names
+from recsys_had.suggest import nearest
 
 if TYPE_CHECKING:
     from recsys_had.interactions.algebra import Expr
@@ -80,7 +81,7 @@ def check_formula(text: str, names: tuple[str, ...]) -> None:
     recsys_had.interactions.formula.FormulaError: formula line 1: invalid syntax.
     >>> check_formula("lin(y)", ("x", "width"))
     Traceback (most recent call last):
-    recsys_had.interactions.formula.FormulaError: formula line 1: 'y' is unknown. Known: x, width.
+    recsys_had.interactions.formula.FormulaError: formula line 1: 'y' is unknown. Known: width, x.
     """
     _Checker(names).read(_parse(text))
 
@@ -162,7 +163,7 @@ class _Checker:
                 pass
             case ast.Name(id=name):
                 if name not in self.known:
-                    hint = nearest_hint(name, list(self.known))
+                    hint = nearest(name, self.known)
                     raise FormulaError(node.lineno, f"'{name}' is unknown.{hint}")
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
                 self._value(left)
@@ -176,7 +177,7 @@ class _Checker:
             case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
                 known = [*PRIMITIVES, *ACTIVATIONS, *SIZES, *names()]
                 if name not in known:
-                    hint = nearest_hint(name, known)
+                    hint = nearest(name, known)
                     raise FormulaError(node.lineno, f"no function '{name}'.{hint}")
                 for part in (*args, *(keyword.value for keyword in keywords)):
                     self._value(part)

@@ -91,7 +91,7 @@ def test_tokens_are_cut_and_signs_turned(draw: Callable[..., Tensor]) -> None:
         ("", 1, "must end with an expression alone: what it computes."),
         ("y = x", 1, "must end with an expression alone: what it computes."),
         ("y = x\nlin(y", 2, "'(' was never closed."),
-        ("y = x\nlin(z)", 2, "'z' is unknown. Known: x, width, y."),
+        ("y = x\nlin(z)", 2, "'z' is unknown. Known: width, x, y."),
         ("lin(x, out=widht)", 1, "'widht' is unknown. Did you mean 'width'?"),
         ("bilinaer(x)", 1, "no function 'bilinaer'. Did you mean 'bilinear'?"),
         ("lni(x)", 1, "no function 'lni'. Did you mean 'lin'?"),

@@ -69,7 +69,7 @@ def test_its_values_can_be_overridden(cli, job, experiment) -> None:
     ("wrong", "right", "told"),
     [
         ("sigmoid(lin", "sigmod(lin", "mine.yaml:8: gated.formula: no function 'sigmod'. Did you"),
-        ("pool(x,", "pool(z,", "mine.yaml:8: gated.formula: 'z' is unknown. Known: x, fields, wid"),
+        ("pool(x,", "pool(z,", "mine.yaml:8: gated.formula: 'z' is unknown. Known: depth, fields,"),
         ("range(depth)", "range(dept)", "mine.yaml:10: gated.formula: 'dept' is unknown. Did you"),
         ("y = x\n", "y = x.shape\n", "mine.yaml:9: gated.formula: `x.shape` is no part of a form"),
         ("width: 6", "width: [6]", "mine.yaml:6: gated.width: a formula's value must be a number"),
