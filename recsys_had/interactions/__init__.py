@@ -12,6 +12,7 @@ from recsys_had.interactions._catalog import (
     num_inputs,
     options,
     own_tables,
+    sources_of,
 )
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "num_inputs",
     "options",
     "own_tables",
+    "sources_of",
 ]

@@ -43,14 +43,14 @@ class CatalogEntry:
 
 
 def interaction(
-    *, paper: str, own_tables: int | None = None
+    *, paper: str, own_tables: Callable[..., int | None] | None = None
 ) -> "Callable[[Callable[..., Expr]], Callable[..., Expr]]":
     """Marks a function of expressions as an interaction.
 
     Args:
         paper: where it comes from.
         own_tables: width of embedding tables of its own, which it reads in place of the shared
-            ones.
+            ones, as a function of F, D and its options; None, also as its result, for none.
     """
 
     def mark(function: "Callable[..., Expr]") -> "Callable[..., Expr]":
@@ -132,10 +132,26 @@ def docstring_of(name: str) -> str:
     return inspect.getdoc(_function(name)) or ""
 
 
-def own_tables(name: str) -> int | None:
-    """Width of the embedding tables an interaction owns; None where it reads the shared ones."""
-    width: int | None = getattr(_function(name), "own_tables", None)
-    return width
+def own_tables(name: str, num_fields: int, embedding_dim: int, **options: Any) -> int | None:
+    """Width of the embedding tables an interaction owns; None where it reads the shared ones.
+
+    >>> own_tables("linear", 10, 16), own_tables("fm", 10, 16)
+    (1, None)
+    """
+    function: Callable[..., int | None] | None = _function(name).own_tables
+    return None if function is None else function(num_fields, embedding_dim, **options)
+
+
+def sources_of(name: str, num_fields: int, embedding_dim: int, **options: Any) -> "list[Expr]":
+    """What an interaction reads where it stands on the fields.
+
+    >>> sources_of("linear", 10, 16)
+    [Expr(source, shape=(10, 1), degree=1)]
+    """
+    from recsys_had.interactions.algebra import source
+
+    width = own_tables(name, num_fields, embedding_dim, **options) or embedding_dim
+    return [source(num_fields, width) for _ in range(num_inputs(name))]
 
 
 def express(name: str, *inputs: "Expr", **options: Any) -> "Expr":
@@ -154,11 +170,7 @@ def express(name: str, *inputs: "Expr", **options: Any) -> "Expr":
     3
     """
     function = _function(name)
-    known = _option_names(name)
-    for option in options:
-        if option not in known:
-            hint = nearest(option, known) or " It has none."
-            raise ValueError(f"{name}: option '{option}' is unknown.{hint}")
+    _check_options(name, options)
     if len(inputs) != num_inputs(name):
         raise ValueError(f"{name}: reads {num_inputs(name)} inputs; got {len(inputs)}.")
     try:
@@ -174,7 +186,7 @@ def build(name: str, *, num_fields: int, embedding_dim: int, **options: Any) -> 
     Args:
         name: the interaction.
         num_fields: F, fields of each input.
-        embedding_dim: D, width of each.
+        embedding_dim: D, width of each, but for an interaction with tables of its own.
         options: keyword arguments of its function.
 
     Raises:
@@ -183,9 +195,10 @@ def build(name: str, *, num_fields: int, embedding_dim: int, **options: Any) -> 
     >>> build("fm", num_fields=3, embedding_dim=4).degree
     2
     """
-    from recsys_had.interactions.algebra import Interaction, source
+    from recsys_had.interactions.algebra import Interaction
 
-    inputs = [source(num_fields, embedding_dim) for _ in range(num_inputs(name))]
+    _check_options(name, options)
+    inputs = sources_of(name, num_fields, embedding_dim, **options)
     return Interaction(express(name, *inputs, **options), inputs)
 
 
@@ -231,5 +244,9 @@ def _function(name: str) -> Any:
     return getattr(importlib.import_module(_modules()[name]), name)
 
 
-def _option_names(name: str) -> list[str]:
-    return list(options(name))
+def _check_options(name: str, given: dict[str, Any]) -> None:
+    known = list(options(name))
+    for option in given:
+        if option not in known:
+            hint = nearest(option, known) or " It has none."
+            raise ValueError(f"{name}: option '{option}' is unknown.{hint}")

@@ -14,8 +14,7 @@ from typing import Literal
 
 import torch
 
-from recsys_had.interactions._catalog import express, num_inputs
-from recsys_had.interactions.algebra import source
+from recsys_had.interactions._catalog import express, sources_of
 from recsys_had.interactions.algebra.program import definition
 
 Measure = Literal["operations", "parameters"]
@@ -83,7 +82,7 @@ def measured(name: str, what: Measure) -> dict[tuple[int, int], Fraction]:
 
 def _count(name: str, what: Measure, num_fields: int, embedding_dim: int) -> int:
     with torch.device("meta"):
-        inputs = [source(num_fields, embedding_dim) for _ in range(num_inputs(name))]
+        inputs = sources_of(name, num_fields, embedding_dim)
         own = definition(express(name, *inputs), until=inputs)
     if what == "operations":
         return sum(expr.flops.total for expr in own)

@@ -39,6 +39,7 @@ PRIMITIVES = (
     "reshape",
     "softmax",
     "stop_gradient",
+    "take",
 )
 ACTIVATIONS = ("relu", "relu6", "sigmoid", "tanh", "gelu", "silu", "exp")
 SIZES = ("num_tokens", "num_channels")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys_had import interactions
-from recsys_had.interactions import build, num_inputs
+from recsys_had.interactions import build
 from recsys_had.interactions.algebra import streaming
 
 F, D = 8, 4
@@ -25,7 +25,8 @@ def layer_of(name: str, num_fields: int = F) -> nn.Module:
 def inputs_of(
     name: str, draw: Callable[..., Tensor], rows: int, num_fields: int = F
 ) -> list[Tensor]:
-    return [draw(rows, num_fields, D, seed=number) for number in range(num_inputs(name))]
+    shapes = [expr.shape for expr in interactions.sources_of(name, num_fields, D)]
+    return [draw(rows, *shape, seed=number) for number, shape in enumerate(shapes)]
 
 
 def test_a_row_does_not_depend_on_the_rows_beside_it(

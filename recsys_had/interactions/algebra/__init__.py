@@ -11,6 +11,7 @@ of, and becomes an ``nn.Module``::
 """
 
 from recsys_had.interactions.algebra.attribution import FieldEffects, field_effects
+from recsys_had.interactions.algebra.choice import take
 from recsys_had.interactions.algebra.expression import Expr, Flops, add, had, source
 from recsys_had.interactions.algebra.linear import lin
 from recsys_had.interactions.algebra.pairs import outer, pairs
@@ -50,4 +51,5 @@ __all__ = [
     "softmax",
     "source",
     "stop_gradient",
+    "take",
 ]

@@ -4,11 +4,13 @@ Letters: B batch, T tokens, C channels, P pairs.
 """
 
 import math
+from itertools import combinations
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from recsys_had.interactions.algebra.choice import take
 from recsys_had.interactions.algebra.expression import Expr, Flops, Op, sum_of_degrees
 
 
@@ -53,12 +55,10 @@ def pairs(x: Expr) -> tuple[Expr, Expr]:
     >>> left.shape
     (6, 2)
     """
-    left, right = torch.triu_indices(x.num_tokens, x.num_tokens, offset=1)
-    shape = (len(left), x.num_channels)
-    return (
-        Expr(Take(left), (x,), shape, x.degree),
-        Expr(Take(right), (x,), shape, x.degree),
-    )
+    if x.num_tokens < 2:
+        raise ValueError(f"pairs: must be of two tokens or more; got {x.num_tokens}.")
+    left, right = zip(*combinations(range(x.num_tokens), 2), strict=True)
+    return take(x, *left), take(x, *right)
 
 
 def inner(products: Expr) -> Expr:
@@ -104,26 +104,6 @@ class Outer(Op):
         """Some pairs."""
         first, second = read
         return first.index_select(1, self.left[tokens]) * second.index_select(1, self.right[tokens])
-
-
-class Take(Op):
-    """Takes tokens by their places."""
-
-    tokenwise = True
-    reads_whole = True
-    places: Tensor
-
-    def __init__(self, places: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("places", places, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """All of them."""
-        return x.index_select(1, self.places)
-
-    def part(self, tokens: slice, *read: Tensor) -> Tensor:
-        """Some of them."""
-        return read[0].index_select(1, self.places[tokens])
 
 
 class _Inner(Op):

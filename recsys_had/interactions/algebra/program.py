@@ -87,6 +87,7 @@ class Interaction(nn.Module):
         super().__init__()
         own = definition(root, until=sources)
         self.ops = named_ops(own)
+        self.input_shapes = tuple(expr.shape for expr in sources)
         self.output_shape = output_shape(root)
         self.degree = root.degree
         self.flops = sum((expr.flops for expr in own), Flops())

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
+from recsys_had.interactions.algebra.choice import Take
 from recsys_had.interactions.algebra.expression import Expr, Op
-from recsys_had.interactions.algebra.pairs import Outer, Take
+from recsys_had.interactions.algebra.pairs import Outer
 from recsys_had.interactions.algebra.shaping import Cat
 
 # Bytes of pairs at a time. On a CPU the allocator keeps blocks of less than 32 MiB for the next

@@ -4,7 +4,7 @@ from recsys_had.interactions._catalog import interaction
 from recsys_had.interactions.algebra import Expr, flatten, pool
 
 
-@interaction(paper="Richardson et al. 2007, Predicting Clicks", own_tables=1)
+@interaction(paper="Richardson et al. 2007, Predicting Clicks", own_tables=lambda fields, dim: 1)
 def linear(x: Expr) -> Expr:
     """Sums the weights of a row's ids.
 
