@@ -125,7 +125,10 @@ def _measured(
     overrides = (*overrides, f"train.seed={seed}")
     folder = DataFolder.open(data)
     same = {key: folder.manifest[key] for key in ("card_digest", "vocabulary_digest", "rows")}
-    facts = [load_experiment(name, overrides).to_yaml(), same]
+    # Keys a later version adds leave the digest as it was.
+    settings = load_experiment(name, overrides).model_dump(mode="json", exclude_defaults=True)
+    settings["model"].pop("definition", None)
+    facts = [settings, same]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     note = runs / f"{name}-{seed}.json"
     if note.is_file():

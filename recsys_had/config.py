@@ -2,6 +2,7 @@
 
 import json
 import re
+import typing
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -13,7 +14,7 @@ import yaml
 
 from recsys_had.bundled import configs_dir
 from recsys_had.errors import ConfigError
-from recsys_had.nodes import NodeConfig, resolve_nodes
+from recsys_had.nodes import SOURCES, NodeConfig, resolve_nodes
 from recsys_had.schema import DatasetCard, load_card
 from recsys_had.suggest import nearest
 from recsys_had.yamlfile import KeyPath, YamlDocument, read_yaml, validation_problems
@@ -21,6 +22,7 @@ from recsys_had.yamlfile import KeyPath, YamlDocument, read_yaml, validation_pro
 Positive = Annotated[float, pydantic.Field(gt=0)]
 NotNegative = Annotated[float, pydantic.Field(ge=0)]
 Count = Annotated[int, pydantic.Field(ge=1)]
+_DEFINITION_KEYS = {"description", "nodes", "tables", "combine"}
 
 
 class _Model(pydantic.BaseModel):
@@ -35,13 +37,66 @@ class ModelConfig(_Model):
             path of one; its nodes come first and are overridden by ``nodes``.
         embedding_dim: D, the width of each field's embedding.
         embedding_init_std: standard deviation of the initial embedding rows.
+        tables: further sets of embedding tables for all fields, which nodes read by their names,
+            with their widths; ``embedding_dim`` where none is given.
+        groups: fields that nodes read together by the group's name, such as a context.
+        combine: whether the logit is the sum of the heads or their mean.
         nodes: the graph; see :mod:`recsys_had.nodes`.
     """
 
     definition: str | None = None
     embedding_dim: Count = 16
     embedding_init_std: NotNegative = 0.01
+    tables: dict[str, Count | None] = pydantic.Field(default_factory=dict)
+    groups: dict[str, Annotated[tuple[str, ...], pydantic.Field(min_length=1)]] = pydantic.Field(
+        default_factory=dict
+    )
+    combine: Literal["sum", "mean"] = "sum"
     nodes: dict[str, NodeConfig]
+
+
+class Bce(_Model):
+    """Binary cross entropy of the model's logit."""
+
+    kind: Literal["bce"] = "bce"
+
+
+class Focal(_Model):
+    """Cross entropy that counts rows the less the better they are predicted already.
+
+    Args:
+        gamma: how much less; 0 is plain cross entropy.
+        alpha: weight of the rows with label 1, the others have ``1 - alpha``; no weights if None.
+    """
+
+    kind: Literal["focal"] = "focal"
+    gamma: NotNegative = 2.0
+    alpha: Annotated[float, pydantic.Field(gt=0, lt=1)] | None = None
+
+
+class TriBce(_Model):
+    """Cross entropy of the logit, and of each head by how much worse than the whole it is.
+
+    Args:
+        passes: with 2 or more, passes with dropout of their own take the heads' place.
+    """
+
+    kind: Literal["tri_bce"] = "tri_bce"
+    passes: Count = 1
+
+
+class SelfDistillation(_Model):
+    """Cross entropy of the logit, and of each head against what the whole predicts.
+
+    Args:
+        passes: with 2 or more, passes with dropout of their own take the heads' place.
+    """
+
+    kind: Literal["self_distillation"] = "self_distillation"
+    passes: Count = 1
+
+
+LossConfig = Bce | Focal | TriBce | SelfDistillation
 
 
 class TrainConfig(_Model):
@@ -52,6 +107,8 @@ class TrainConfig(_Model):
             whole tables with an L2 penalty, as the public boards train).
         epochs: passes over the training rows at most.
         batch_size: rows per rank and step.
+        loss: what is minimised: bce, focal, tri_bce or self_distillation, or a mapping of such a
+            ``kind`` and its options; see :mod:`recsys_had.training.losses`.
         learning_rate: of the dense weights, and of the tables unless the next key is given.
         embedding_learning_rate: of the tables.
         embedding_optimizer: rowwise_adagrad, adagrad or sgd (fused, regime ``scale``), adam
@@ -75,6 +132,7 @@ class TrainConfig(_Model):
     regime: Literal["scale", "published"] = "scale"
     epochs: Count = 1
     batch_size: Count = 4096
+    loss: Annotated[LossConfig, pydantic.Field(discriminator="kind")] = Bce()
     learning_rate: Positive = 1e-3
     embedding_learning_rate: Positive | None = None
     embedding_optimizer: Literal["rowwise_adagrad", "adagrad", "sgd", "adam"] | None = None
@@ -90,6 +148,11 @@ class TrainConfig(_Model):
     checkpoint_every_steps: Count | None = None
     sharding: Literal["table_wise", "row_wise"] = "table_wise"
     shuffle_pool_rows: Count = 1 << 19
+
+    @pydantic.field_validator("loss", mode="before")
+    @classmethod
+    def _loss_of_a_name(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
 
     @pydantic.model_validator(mode="after")
     def _regime_fits(self) -> Self:
@@ -138,6 +201,9 @@ class Experiment(_Model):
         """The experiment with everything resolved: needs no other file to be read again."""
         content = self.model_dump(mode="json", exclude_none=True)
         content["model"].pop("definition", None)
+        content["model"]["tables"] = {
+            name: width or self.model.embedding_dim for name, width in self.model.tables.items()
+        }
         content["model"]["nodes"] = {
             name: node.to_mapping() for name, node in self.model.nodes.items()
         }
@@ -220,7 +286,10 @@ def _load(name_or_path: str | Path, overrides: Sequence[str]) -> tuple[Experimen
         definition = None
         if isinstance(model.get("definition"), str):
             definition = _read_definition(model["definition"], document)
-        nodes, problems = resolve_nodes(model.get("nodes"), document, definition)
+            _take_over(model, definition.content)
+        sources = [*_names(model, "tables"), *_names(model, "groups")]
+        nodes, problems = resolve_nodes(model.get("nodes"), document, definition, sources=sources)
+        problems = [*_check_sources(sources, document), *problems]
         model["nodes"] = nodes
     own = deepcopy(content)
     for keys, value in given:
@@ -277,13 +346,42 @@ def _read_definition(name: str, document: YamlDocument) -> YamlDocument:
     else:
         path = Path(_beside(name, document))
     definition = read_yaml(path, error=ConfigError)
-    unknown = sorted(set(definition.content) - {"description", "nodes"})
+    unknown = sorted(set(definition.content) - _DEFINITION_KEYS)
     if unknown:
         raise ConfigError(
             f"{definition.place((unknown[0],))}: {unknown[0]}: unknown key of a model definition."
-            f"{nearest(unknown[0], ['description', 'nodes'])}"
+            f"{nearest(unknown[0], _DEFINITION_KEYS)}"
         )
     return definition
+
+
+def _take_over(model: dict[str, Any], definition: dict[str, Any]) -> None:
+    """What a model definition holds beside its nodes, where the experiment does not say."""
+    if "combine" in definition:
+        model.setdefault("combine", definition["combine"])
+    tables, own = definition.get("tables"), model.get("tables") or {}
+    if isinstance(tables, dict) and isinstance(own, dict):
+        model["tables"] = {**tables, **own}
+
+
+def _names(model: dict[str, Any], key: str) -> list[str]:
+    value = model.get(key)
+    return [str(name) for name in value] if isinstance(value, dict) else []
+
+
+def _check_sources(names: list[str], document: YamlDocument) -> list[str]:
+    problems = []
+    for name in names:
+        key = "tables" if name in (document.content["model"].get("tables") or {}) else "groups"
+        place = document.place(("model", key, name))
+        if not name.isidentifier() or name in SOURCES:
+            problems.append(
+                f"{place}: model.{key}.{name}: must be an identifier other than "
+                f"{' and '.join(SOURCES)}. Rename it."
+            )
+        elif names.count(name) > 1 and key == "tables":
+            problems.append(f"{place}: model.tables.{name}: is a group's name too. Rename one.")
+    return problems
 
 
 def _parse_override(text: str) -> tuple[tuple[str, ...], Any]:
@@ -310,6 +408,8 @@ def _set(content: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
     for key in keys[:-1]:
         if here.get(key) is None:
             here[key] = {}
+        if key == "loss" and isinstance(here[key], str):
+            here[key] = {"kind": here[key]}
         here = here[key]
         if not isinstance(here, dict):
             return  # the file's own mistake, and told as such
@@ -334,6 +434,9 @@ def _apply_override(content: dict[str, Any], keys: tuple[str, ...], value: Any) 
     known = [
         f"{section}.{key}" for section, kind in sections.items() for key in kind.model_fields
     ] + ["dataset"]
+    if keys[:2] == ("train", "loss"):
+        losses = typing.get_args(LossConfig)
+        known += [f"train.loss.{key}" for loss in losses for key in loss.model_fields]
     if name not in known:
         return [f"override: {name}: unknown key.{nearest(name, known)}"]
     _set(content, keys, value)

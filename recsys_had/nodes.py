@@ -13,10 +13,12 @@ A node is written as briefly as it allows::
           lin(outer(x * gate, x, "upper"), "T", out=width)
         width: 16                           # a name for the formula
 
-``inputs`` names nodes that stand above, ``fields`` (the embeddings, the default) or ``dense``
-(the numeric columns). The nodes nobody reads are the heads; their logits are summed.
+``inputs`` names nodes that stand above, ``fields`` (the embeddings, the default), ``dense`` (the
+numeric columns), or one of the model's further ``tables`` and ``groups`` of fields. The nodes
+nobody reads are the heads; the logit is their sum, or their mean with ``combine: mean``.
 """
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import pydantic
@@ -40,7 +42,7 @@ class NodeConfig(pydantic.BaseModel):
 
     Args:
         layer: name of the interaction.
-        inputs: what it reads: nodes above it, ``fields`` or ``dense``.
+        inputs: what it reads: nodes above it or sources.
         options: keyword arguments of the layer.
     """
 
@@ -111,14 +113,24 @@ def _check_value(value: Any) -> None:
 
 
 def resolve_nodes(
-    own: Any, document: YamlDocument, definition: YamlDocument | None
+    own: Any,
+    document: YamlDocument,
+    definition: YamlDocument | None,
+    *,
+    sources: Collection[str] = (),
 ) -> tuple[dict[str, NodeConfig], list[str]]:
     """Spells out the nodes of an experiment on top of those of a model definition.
+
+    Args:
+        own: the experiment's nodes, or None.
+        document: the experiment.
+        definition: the model definition, if it names one.
+        sources: what nodes may read beside ``fields``, ``dense`` and each other.
 
     Returns:
         The nodes in order, and one line per problem.
     """
-    reader = _Reader()
+    reader = _Reader((*SOURCES, *sources))
     if definition is not None:
         reader.read(definition.content.get("nodes"), definition, ("nodes",))
     if own is not None or definition is None:
@@ -128,7 +140,8 @@ def resolve_nodes(
 
 
 class _Reader:
-    def __init__(self) -> None:
+    def __init__(self, sources: tuple[str, ...]) -> None:
+        self._sources = sources
         self.nodes: dict[str, NodeConfig] = {}
         self.problems: list[str] = []
         self.places: dict[str, str] = {}
@@ -162,10 +175,10 @@ class _Reader:
         return nodes
 
     def _add(self, name: str, value: Any, place: str) -> None:
-        if not name.isidentifier() or name in SOURCES:
+        if not name.isidentifier() or name in self._sources:
             self.problems.append(
                 f"{place}: {name}: a node's name must be an identifier other than "
-                f"{' and '.join(SOURCES)}. Rename it."
+                f"{', '.join(self._sources[:-1])} and {self._sources[-1]}. Rename it."
             )
             return
         self.places[name] = place
@@ -265,7 +278,7 @@ class _Reader:
             previous = own_name
 
     def check_inputs(self) -> None:
-        above: list[str] = list(SOURCES)
+        above: list[str] = list(self._sources)
         for name, node in self.nodes.items():
             for source in node.inputs:
                 if source not in above:

@@ -151,6 +151,7 @@ def validation_problems(
 
 # What pydantic's types of errors mean to somebody who has never heard of Python.
 _PLAIN = {
+    "too_short": "must hold at least {min_length}",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_parsing_size": "must be a smaller whole number",

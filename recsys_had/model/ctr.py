@@ -16,6 +16,7 @@ from recsys_had.config import ModelConfig
 from recsys_had.errors import ConfigError
 from recsys_had.model.embeddings import FieldEmbeddings, FieldSpec
 from recsys_had.model.graph import InteractionGraph, NodeSummary, table_widths
+from recsys_had.suggest import nearest
 
 # Rows drawn from one random stream; part of the definition of an initial row.
 _ROWS_PER_STREAM = 4096
@@ -50,7 +51,11 @@ class CTRModel(nn.Module):
                     f"model.nodes.{name}: is a name torch keeps for itself. Rename the node."
                 )
         self.initial = InitialRows(seed=seed, std=config.embedding_init_std)
-        widths = table_widths(config.nodes, config.embedding_dim)
+        names = [*(field.name for field in fields), *dense]
+        groups = {name: _places(name, group, names) for name, group in config.groups.items()}
+        widths = table_widths(config, len(names))
+        # Groups nobody reads take no part.
+        read = {source for node in config.nodes.values() for source in node.inputs}
         # TorchRec fills its tables as it makes them; torch's own stream is left alone.
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -62,7 +67,12 @@ class CTRModel(nn.Module):
             }
             if dense:
                 sources["dense"] = (len(dense),)
-            self.graph = InteractionGraph(nodes=config.nodes, sources=sources)
+            self.graph = InteractionGraph(
+                nodes=config.nodes,
+                sources=sources,
+                groups={name: at for name, at in groups.items() if name in read},
+                combine=config.combine,
+            )
         with torch.no_grad():
             for name, weight in self.named_parameters():
                 if name.startswith("embeddings."):
@@ -70,13 +80,27 @@ class CTRModel(nn.Module):
                     weight.zero_()
                     weight[:, :width] = self.initial.rows(name, 0, len(weight), width)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Computes the logit of every row, ``(B,)``."""
+    def forward(self, batch: Batch, *, passes: int = 0) -> Tensor:
+        """Computes the logit of every row, ``(B,)``; with passes also what it is made of.
+
+        Args:
+            batch: the rows.
+            passes: 1 gives ``(B, 1 + H)``, the logit and each head's own; n > 1 runs the
+                interactions n times, each with its own dropout, and gives ``(B, 1 + n)``, the mean
+                logit and that of each pass.
+        """
         sources = self.embeddings(batch)
         if batch.dense.shape[1]:
             sources = {**sources, "dense": batch.dense}
-        logit: Tensor = self.graph(sources)
-        return logit
+        if passes == 0:
+            logit: Tensor = self.graph(sources)
+            return logit
+        if passes == 1:
+            apart = self.graph.heads_apart(sources)
+            return torch.cat([self.graph.combine_heads(apart).unsqueeze(1), apart], dim=1)
+        repeated = {name: torch.cat([rows] * passes) for name, rows in sources.items()}
+        apart = self.graph(repeated).view(passes, -1).T
+        return torch.cat([apart.mean(dim=1, keepdim=True), apart], dim=1)
 
     def table_width(self, weight_name: str) -> int:
         """Columns of a table that are part of the model; what is beyond is padding.
@@ -137,6 +161,20 @@ class CTRModel(nn.Module):
                 if name.startswith("embeddings."):
                     target = target[:, : self.table_width(name)]
                 target.copy_(source)
+
+
+def _places(group: str, members: Sequence[str], fields: Sequence[str]) -> tuple[int, ...]:
+    """Where a group's fields stand.
+
+    Raises:
+        ConfigError: there is no such field.
+    """
+    for name in members:
+        if name not in fields:
+            raise ConfigError(
+                f"model.groups.{group}: the card has no field '{name}'.{nearest(name, fields)}"
+            )
+    return tuple(fields.index(name) for name in members)
 
 
 @dataclass(frozen=True)

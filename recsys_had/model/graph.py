@@ -3,17 +3,20 @@
 Letters: B batch, F fields, D embedding_dim, N = F*D.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from recsys_had import interactions
+from recsys_had.config import ModelConfig
 from recsys_had.errors import ConfigError
-from recsys_had.interactions.algebra import Expr, add, cat, flatten, lin, source
+from recsys_had.interactions.algebra import Expr, add, cat, flatten, lin, source, take
 from recsys_had.interactions.algebra.program import Program, definition, named_ops, output_shape
 from recsys_had.nodes import FORMULA, NodeConfig, express_node, heads
+from recsys_had.suggest import nearest
 
 Shape = tuple[int, ...]
 
@@ -45,19 +48,27 @@ class NodeSummary:
     degree: int | None
 
 
-def table_widths(nodes: Mapping[str, NodeConfig], embedding_dim: int) -> dict[str, int]:
+def table_widths(config: ModelConfig, num_fields: int) -> dict[str, int]:
     """Sets of embedding tables a model needs, with their widths.
 
-    ``fields`` is the shared set; a layer that owns its tables (``linear``) adds a set under its
-    node's name when it reads the fields directly.
+    ``fields`` is the shared set, which groups of fields are taken from; the model's further sets
+    stand under their names. A layer that owns its tables (``linear``, ``ffm``) adds a set under
+    its node's name when it reads the fields directly.
     """
     widths: dict[str, int] = {}
-    for name, node in nodes.items():
-        own = None if node.layer == FORMULA else interactions.own_tables(node.layer)
-        if own is not None and node.inputs == ("fields",):
-            widths[name] = own
-        elif "fields" in node.inputs:
-            widths["fields"] = embedding_dim
+    for name, node in config.nodes.items():
+        own = None
+        if node.layer != FORMULA and node.inputs == ("fields",):
+            own = interactions.own_tables(
+                node.layer, num_fields, config.embedding_dim, **node.options
+            )
+        for read in node.inputs:
+            if own is not None:
+                widths[name] = own
+            elif read == "fields" or read in config.groups:
+                widths["fields"] = config.embedding_dim
+            elif read in config.tables:
+                widths[read] = config.tables[read] or config.embedding_dim
     return widths
 
 
@@ -68,7 +79,8 @@ class InteractionGraph(nn.Module):
     map that consumes another node's pairs never holds them all. A node joins its inputs over the
     fields when all have the same width, else flattened; an interaction of several inputs takes
     them one by one. A head is a node nobody reads: its output counts as it is when it is
-    ``(B, 1)``, else through a linear map to 1. One bias is added to the sum.
+    ``(B, 1)``, else through a linear map to 1. The logit is the heads' sum, or their mean, and one
+    bias.
 
     Shape: sources ``(B, F, D)`` or ``(B, N)`` -> ``(B,)``.
     Paper: none; the wide-and-deep sum of heads is that of Cheng et al. 2016, eq. 3.
@@ -77,6 +89,8 @@ class InteractionGraph(nn.Module):
     Args:
         nodes: the graph, in order of reading.
         sources: shape of each source without the batch; a node's own tables under its name.
+        groups: places of the fields of each group, which is read as a source of its own.
+        combine: whether the heads are summed or averaged.
 
     Raises:
         ConfigError: a layer refuses its options or its input's shape.
@@ -87,18 +101,28 @@ class InteractionGraph(nn.Module):
     torch.Size([2])
     """
 
-    def __init__(self, *, nodes: Mapping[str, NodeConfig], sources: Mapping[str, Shape]) -> None:
+    def __init__(
+        self,
+        *,
+        nodes: Mapping[str, NodeConfig],
+        sources: Mapping[str, Shape],
+        groups: Mapping[str, Sequence[int]] | None = None,
+        combine: Literal["sum", "mean"] = "sum",
+    ) -> None:
         super().__init__()
         self._config = dict(nodes)
         self.layers = nn.ModuleDict()
         self.heads = nn.ModuleDict()
         self.bias = nn.Parameter(torch.zeros(1))
         self._sources = {name: _source(shape) for name, shape in sources.items()}
-        known = dict(self._sources)
+        self._combine = combine
+        chosen = {name: take(self._sources["fields"], *at) for name, at in (groups or {}).items()}
+        known = {**self._sources, **chosen}
         logits: list[Expr] = []
+        self._num_heads = len(heads(dict(nodes)))
         self._summaries: list[NodeSummary] = []
         for name, node in nodes.items():
-            read = [known[source] for source in _reads(name, node, sources)]
+            read = [_known(known, source, name) for source in _reads(name, node, sources)]
             joined = _joined(read)
             found = express_node(node, *read, name=name, joined=joined)
             own = definition(found, until=known.values())
@@ -113,17 +137,47 @@ class InteractionGraph(nn.Module):
             inputs = [joined] if joined in own or len(read) == 1 else read
             self._summaries.append(_summary(name, node, inputs, found, own))
             known = {**known, name: found}
-        self._program = Program(add(*logits), list(self._sources.values()))
+        wanted = list(self._sources.values())
+        self._program = Program(add(*logits), wanted)
+        # The same operations, run so that each head's logit is to be had.
+        self._apart = Program(cat(*logits, on="C"), wanted)
+
+    @property
+    def num_heads(self) -> int:
+        """Nodes whose logits make the model's."""
+        return self._num_heads
 
     def forward(self, sources: Mapping[str, Tensor]) -> Tensor:
         """Computes the logit of every row."""
+        total = self._program(*self._given(sources)).flatten()
+        return self.bias + (total / self.num_heads if self._combine == "mean" else total)
+
+    def heads_apart(self, sources: Mapping[str, Tensor]) -> Tensor:
+        """Computes each head's own logit of every row, ``(B, H)``, the bias in each."""
+        return self.bias + self._apart(*self._given(sources)).flatten(1)
+
+    def combine_heads(self, logits_BH: Tensor) -> Tensor:
+        """The logit, ``(B,)``, of what :meth:`heads_apart` gave."""
+        if self._combine == "mean":
+            return logits_BH.mean(dim=1)
+        return (logits_BH - self.bias).sum(dim=1) + self.bias
+
+    def _given(self, sources: Mapping[str, Tensor]) -> list[Tensor]:
         tensors = (sources[name] for name in self._sources)
-        total = self._program(*[x if x.dim() == 3 else x.unsqueeze(1) for x in tensors])
-        return self.bias + total.flatten()
+        return [x if x.dim() == 3 else x.unsqueeze(1) for x in tensors]
 
     def summaries(self) -> list[NodeSummary]:
         """Shapes, parameters, cost and degree of every node."""
         return list(self._summaries)
+
+
+def _known(known: Mapping[str, Expr], source: str, reader: str) -> Expr:
+    if source not in known:
+        raise ConfigError(
+            f"model.nodes.{reader}: reads '{source}', which is neither a node above it, a table "
+            f"set, a group of fields nor a column of vectors.{nearest(source, known)}"
+        )
+    return known[source]
 
 
 def _source(shape: Shape) -> Expr:

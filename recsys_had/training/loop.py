@@ -13,10 +13,10 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn import functional
 from tqdm import tqdm
 
-from recsys_had.config import Experiment, TrainConfig
+from recsys_had.batch import Batch
+from recsys_had.config import Bce, Experiment, Focal, TrainConfig
 from recsys_had.data.folder import DataFolder
 from recsys_had.data.parquet import Position, SplitReader, Step
 from recsys_had.errors import DataError
@@ -26,6 +26,7 @@ from recsys_had.model.embeddings import field_specs
 from recsys_had.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from recsys_had.training.distributed import from_rank_zero, gather_state, scatter_state, shard
 from recsys_had.training.interrupt import Interruption, stop
+from recsys_had.training.losses import require_students, row_losses
 from recsys_had.training.optimizers import Optimizers, attach_fused
 
 log = logging.getLogger("recsys_had")
@@ -122,6 +123,7 @@ class Trainer:
             config=experiment.model,
             seed=self._config.seed,
         )
+        require_students(self._config.loss, self.model.graph.num_heads)
         fused = self._config.regime == "scale"
         if fused:
             attach_fused(self.model, self._config)
@@ -175,12 +177,25 @@ class Trainer:
         """
         self.optimizers.prepare(self.progress.step)
         batch = step.batch.to(self._device)
-        logit = self.sharded(batch)
-        loss_sum = functional.binary_cross_entropy_with_logits(logit, batch.label, reduction="sum")
+        loss_sum = self._row_losses(batch, step.global_rows).sum()
         loss = loss_sum * (dist.get_world_size() / step.global_rows)
         torch.autograd.backward(loss)
         self.optimizers.apply()
         return loss_sum.detach()
+
+    def _row_losses(self, batch: Batch, global_rows: int) -> Tensor:
+        def mean(losses: Tensor) -> Tensor:
+            total = losses.sum()
+            if dist.get_world_size() > 1:
+                dist.all_reduce(total)
+            return total / global_rows
+
+        loss = self._config.loss
+        if isinstance(loss, Bce | Focal):
+            logit = self.sharded(batch)
+            return row_losses(logit, logit.unsqueeze(1), batch.label, config=loss)
+        found = self.sharded(batch, passes=loss.passes)
+        return row_losses(found[:, 0], found[:, 1:], batch.label, config=loss, mean=mean)
 
     def evaluate(self, split: str) -> tuple[Metrics, Scored]:
         """Scores a split and measures it over all its rows."""

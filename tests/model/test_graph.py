@@ -135,7 +135,7 @@ def test_a_copy_shares_nothing_with_the_original() -> None:
 def test_derived_operations_are_those_that_torch_counts(name: str) -> None:
     """Torch's counter sees matrix products alone: in a model with a network they are nearly all."""
     config = load_experiment(name).model
-    widths = table_widths(config.nodes, config.embedding_dim)
+    widths = table_widths(config, 10)
     graph = InteractionGraph(
         nodes=config.nodes, sources={source: (10, width) for source, width in widths.items()}
     ).eval()

@@ -1,0 +1,160 @@
+"""What nodes may read beside the shared fields: further tables, groups of fields; and the heads."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from recsys_had.batch import Batch, EncodedRows, Layout
+from recsys_had.config import ModelConfig, load_experiment
+from recsys_had.errors import ConfigError
+from recsys_had.model.ctr import CTRModel
+from recsys_had.model.embeddings import FieldSpec
+
+FIELDS = [FieldSpec("user", 7), FieldSpec("item", 9), FieldSpec("hour", 5)]
+
+
+def model_of(nodes: dict[str, Any], **settings: Any) -> CTRModel:
+    config = ModelConfig.model_validate({"embedding_dim": 4, "nodes": nodes, **settings})
+    return CTRModel(fields=FIELDS, dense=["price"], config=config, seed=3)
+
+
+def some_rows() -> Batch:
+    ids = np.array([[1, 3, 2], [2, 8, 4], [6, 0, 1]], np.int32)
+    price = np.array([[0.5], [2.0], [-1.0]], np.float32)
+    layout = Layout(("user", "item", "hour"), dense=("price",))
+    return EncodedRows(layout, np.arange(3), None, ids, {}, price).to_batch()
+
+
+def test_a_group_is_its_fields_in_the_order_it_names_them() -> None:
+    model = model_of(
+        {"deep": {"layer": "mlp", "inputs": ["context"], "hidden_units": [3]}},
+        groups={"context": ["price", "item"]},
+    )
+    batch = some_rows()
+    fields = model.embeddings(batch)["fields"]
+    hidden = (
+        torch.cat([fields[:, 3], fields[:, 1]], dim=1)
+        @ model.state_dict()["graph.layers.deep.lin_0.weight"].T
+    )
+    head = model.state_dict()["graph.heads.deep.lin_0.weight"]
+    torch.testing.assert_close(model(batch), torch.relu(hidden) @ head[0])
+
+
+def test_a_group_shares_the_tables_of_the_fields() -> None:
+    model = model_of(
+        {"fm": {"layer": "fm", "inputs": ["context"]}}, groups={"context": ["user", "item"]}
+    )
+    # Four fields of width 4, and one bias.
+    assert model.num_parameters() == (7 + 9 + 5 + 1) * 4 + 1
+
+
+def test_a_set_of_tables_has_rows_of_its_own_and_its_own_width() -> None:
+    model = model_of(
+        {
+            "deep": {"layer": "mlp", "inputs": ["second"], "hidden_units": [3]},
+            "fm": {"layer": "fm"},
+        },
+        tables={"second": 6},
+    )
+    found = model.embeddings(some_rows())
+    assert {name: rows.shape for name, rows in found.items()} == {
+        "second": (3, 4, 6),
+        "fields": (3, 4, 4),
+    }
+    assert not torch.equal(found["second"][..., :4], found["fields"])
+    assert model.num_parameters() == 22 * (4 + 6) + 24 * 3 + 3 + 3 + 1
+
+
+def test_a_set_of_tables_is_as_wide_as_the_fields_where_no_width_is_given() -> None:
+    model = model_of({"fm": {"layer": "fm", "inputs": ["second"]}}, tables={"second": None})
+    assert model.embeddings.widths == {"second": 4}
+
+
+def test_the_mean_of_the_heads_is_their_sum_shared_out() -> None:
+    nodes = {"fm": {"layer": "fm"}, "deep": {"layer": "mlp", "hidden_units": [3]}}
+    summed, averaged = model_of(nodes), model_of(nodes, combine="mean")
+    with torch.no_grad():
+        for model in (summed, averaged):
+            model.graph.bias.fill_(0.7)
+    batch = some_rows()
+    torch.testing.assert_close(averaged(batch) - 0.7, (summed(batch) - 0.7) / 2)
+    for model in (summed, averaged):
+        apart = model(batch, passes=1)
+        torch.testing.assert_close(apart[:, 0], model(batch))
+        own = apart[:, 1:] - 0.7
+        torch.testing.assert_close(own.sum(dim=1) + 0.7, summed(batch))
+
+
+def test_a_group_of_fields_that_are_not_there_is_refused() -> None:
+    with pytest.raises(ConfigError) as refusal:
+        model_of(
+            {"fm": {"layer": "fm", "inputs": ["context"]}}, groups={"context": ["itm", "user"]}
+        )
+    assert (
+        str(refusal.value)
+        == "model.groups.context: the card has no field 'itm'. Did you mean 'item'?"
+    )
+
+
+HEAD = "dataset: frappe\nmodel:\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "  tables: {fm: 4}\n  nodes: {fm: }\n",
+            "e.yaml:4: fm: a node's name must be an identifier other than fields, dense and fm. "
+            "Rename it.",
+        ),
+        (
+            "  tables: {dense: 4}\n  nodes: {fm: }\n",
+            "e.yaml:3: model.tables.dense: must be an identifier other than fields and dense. "
+            "Rename it.",
+        ),
+        (
+            "  groups: {all: [user]}\n  tables: {all: 4}\n  nodes: {fm: }\n",
+            "e.yaml:4: model.tables.all: is a group's name too. Rename one.",
+        ),
+        (
+            "  groups: {context: [user]}\n  nodes: {fm: {inputs: contxt}}\n",
+            "e.yaml:4: fm.inputs: 'contxt' is no node above it. Did you mean 'context'?",
+        ),
+        (
+            "  tables: {more: 0}\n  nodes: {fm: {inputs: more}}\n",
+            "e.yaml:3: model.tables.more: must be at least 1; got 0.",
+        ),
+        (
+            "  groups: {context: []}\n  nodes: {fm: {inputs: context}}\n",
+            "e.yaml:3: model.groups.context: must hold at least 1; got [].",
+        ),
+        (
+            "  combine: max\n  nodes: {fm: }\n",
+            "e.yaml:3: model.combine: must be 'sum' or 'mean'; got 'max'.",
+        ),
+    ],
+)
+def test_a_wrong_source_is_told_with_file_and_line(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text(HEAD + text)
+    with pytest.raises(ConfigError) as refusal:
+        load_experiment(path)
+    assert str(refusal.value).replace(f"{tmp_path}/", "").splitlines()[0] == problem
+
+
+def test_a_definition_brings_its_tables_and_its_heads_with_it(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(
+        "tables: {second: , third: 3}\ncombine: mean\n"
+        "nodes:\n  a: {layer: fm, inputs: second}\n  b: {layer: fm, inputs: third}\n"
+    )
+    (tmp_path / "e.yaml").write_text(HEAD + "  definition: m.yaml\n  tables: {third: 5}\n")
+    experiment = load_experiment(tmp_path / "e.yaml")
+    assert experiment.model.tables == {"second": None, "third": 5}
+    assert experiment.model.combine == "mean"
+    (tmp_path / "again.yaml").write_text(experiment.to_yaml())
+    again = load_experiment(tmp_path / "again.yaml").model
+    assert again.tables == {"second": experiment.model.embedding_dim, "third": 5}
+    assert again.combine == "mean"
