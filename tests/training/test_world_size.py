@@ -127,3 +127,15 @@ def test_batch_norm_over_two_processes_is_that_of_one(
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=1e-4)
     without = train(tmp_path / "without", data.path, 1)
     assert np.abs(np.subtract(without["losses"], one["losses"])).max() > 1e-2
+
+
+def test_a_loss_that_compares_heads_over_two_processes_is_that_of_one(
+    tmp_path: Path, make_small_data: Callable[..., DataFolder]
+) -> None:
+    """Its weights are means over the rows of all ranks: of one rank's own they would differ."""
+    data = make_small_data(tmp_path / "data", rows=ROWS)
+    (data.path / "manifest.json").write_text(json.dumps(data.manifest))
+    (data.path / "card.json").write_text(data.card.model_dump_json())
+    one = train(tmp_path / "one", data.path, 1, loss="tri_bce", learning_rate=0.1)
+    two = train(tmp_path / "two", data.path, 2, loss="tri_bce", learning_rate=0.1)
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=1e-4)
