@@ -1,15 +1,14 @@
 """Weighted pairs of a field-weighted factorization machine."""
 
 from recsys_had.interactions._catalog import interaction, require_pairs
-from recsys_had.interactions.algebra import Expr, constant, outer, pool
+from recsys_had.interactions.algebra import Expr, lin, outer, pool
 
 
 @interaction(paper="Pan et al. 2018, arXiv:1806.03514")
 def fwfm(x: Expr) -> Expr:
     """Sums the inner products of all pairs of fields, each times a learned weight of the pair.
 
-    ``y = sum_{i<j} r_ij <e_i, e_j>``. The weights begin at 1, so the model begins as a
-    factorization machine. The pairs' vectors are never made.
+    ``y = sum_{i<j} r_ij <e_i, e_j>``. The pairs' vectors are never made.
 
     Shape: ``(B, F, D) -> (B, 1)``.
     Paper: Pan et al. 2018, Field-weighted Factorization Machines (arXiv:1806.03514).
@@ -24,5 +23,4 @@ def fwfm(x: Expr) -> Expr:
     torch.Size([2, 1])
     """
     require_pairs(x)
-    products = pool(outer(x, x, "upper"), "C")
-    return pool(products * constant(products.num_tokens, 1, mean=1.0), "T")
+    return lin(pool(outer(x, x, "upper"), "C"), "T", out=1)

@@ -12,7 +12,7 @@ from recsys_had.interactions import build
 from recsys_had.interactions.algebra import Interaction
 
 SEEDS = range(5)
-WEIGHT = "ops.constant_0.weight"
+WEIGHT = "ops.lin_0.weight"
 Randomise = Callable[[nn.Module, int], Interaction]
 
 
@@ -36,7 +36,7 @@ def test_fwfm_equals_the_paper_written_with_loops(
 ) -> None:
     layer = randomise(build("fwfm", num_fields=num_fields, embedding_dim=embedding_dim), seed)
     x_BFD = draw(4, num_fields, embedding_dim, seed=seed)
-    weights = layer.get_parameter(WEIGHT).flatten().tolist()
+    (weights,) = layer.get_parameter(WEIGHT).tolist()
     expected = torch.tensor(
         [[plain_fwfm(row, weights)] for row in x_BFD.tolist()], dtype=torch.float64
     )
@@ -46,7 +46,7 @@ def test_fwfm_equals_the_paper_written_with_loops(
 def test_fwfm_weighs_the_pairs_row_by_row() -> None:
     layer = build("fwfm", num_fields=3, embedding_dim=2)
     with torch.no_grad():
-        layer.get_parameter(WEIGHT).copy_(torch.tensor([[2.0], [-1.0], [3.0]]))
+        layer.get_parameter(WEIGHT).copy_(torch.tensor([[2.0, -1.0, 3.0]]))
     # e = (1, 2), (3, 1), (2, 5)
     # <e0, e1> = 3 + 2 = 5; <e0, e2> = 2 + 10 = 12; <e1, e2> = 6 + 5 = 11
     # y = 2 * 5 - 1 * 12 + 3 * 11 = 31
@@ -63,8 +63,9 @@ def test_fwfm_gradients_equal_finite_differences(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_fwfm_begins_as_fm(draw: Callable[..., Tensor], seed: int) -> None:
+def test_fwfm_with_all_weights_one_is_fm(draw: Callable[..., Tensor], seed: int) -> None:
     layer = build("fwfm", num_fields=6, embedding_dim=3).double()
+    nn.init.ones_(layer.get_parameter(WEIGHT))
     x_BFD = draw(4, 6, 3, seed=seed)
     fm = build("fm", num_fields=6, embedding_dim=3)
     torch.testing.assert_close(layer(x_BFD), fm(x_BFD), rtol=1e-12, atol=1e-12)
@@ -105,9 +106,10 @@ def test_fwfm_counts_its_operations_and_parameters(
     count_parameters: Callable[[nn.Module], int],
 ) -> None:
     layer = build("fwfm", num_fields=5, embedding_dim=8)
-    # Each of 10 pairs takes 8 products and 7 sums, a product with its weight and a place in a sum.
-    assert layer.flops.other == 10 * 8 + 10 * 7 + 10 + 9
-    assert layer.flops_per_row == 169
+    # Each of 10 pairs takes 8 products and 7 sums; a weight a pair, 2 operations each.
+    assert layer.flops.other == 10 * 8 + 10 * 7
+    assert layer.flops.matmul == 2 * 10
+    assert layer.flops_per_row == 170
     assert count_parameters(layer) == 10
     # It runs the inner products of 5 fields with 5 fields as one matrix product.
-    assert count_matmul_flops(layer, 5, 8) == 2 * 5 * 5 * 8
+    assert count_matmul_flops(layer, 5, 8) == 2 * 5 * 5 * 8 + 2 * 10
