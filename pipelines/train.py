@@ -58,9 +58,11 @@ def train(
 
     from recsys_had.config import load_experiment_with_card
     from recsys_had.data.folder import DataFolder
+    from recsys_had.training.allocator import keep_freed_memory
     from recsys_had.training.distributed import process_group
     from recsys_had.training.session import TrainingSession
 
+    keep_freed_memory()
     experiment, card = load_experiment_with_card(name, overrides)
     folder = DataFolder.open(data)
     folder.require(card)
