@@ -3,7 +3,7 @@
 torch's SyncBatchNorm refuses a CPU, and per-rank moments would make a model depend on the number
 of processes.
 
-Letters: B rows of this rank, C channels.
+Letters: B rows of this rank, C channels, L numbers of a channel in a row.
 """
 
 from typing import Any
@@ -16,16 +16,16 @@ from torch import Tensor, nn
 class DistributedBatchNorm(nn.BatchNorm1d):
     """``BatchNorm1d`` whose training moments are those of all ranks' rows together.
 
-    ``y = (x - mean) / sqrt(var + eps) * weight + bias`` with mean and biased variance over every
-    row of the step, however many each rank holds, none included. At world size 1 it is
-    ``BatchNorm1d`` to the last bit. A step of a single row has no variance: it is normalised by
-    the running moments, which it leaves alone.
+    ``y = (x - mean) / sqrt(var + eps) * weight + bias`` with mean and biased variance of a channel
+    over every row of the step, however many each rank holds, none included, and over its L numbers
+    in each. At world size 1 it is ``BatchNorm1d`` to the last bit. A step of a single number a
+    channel has no variance: it is normalised by the running moments, which it leaves alone.
 
     The gradient flows through the reduced moments. Each rank's gradient is the sum over ranks of
     what the moments pass back, which is right when losses are summed over ranks, as they are up
     to the factor that averaging gradients undoes.
 
-    Shape: ``(B, C) -> (B, C)``.
+    Shape: ``(B, C) -> (B, C)``, or ``(B, C, L) -> (B, C, L)``.
     Paper: Ioffe and Szegedy 2015, algorithm 1 (arXiv:1502.03167).
     Differs from the paper: the mini-batch spans the ranks.
 
@@ -42,29 +42,33 @@ class DistributedBatchNorm(nn.BatchNorm1d):
     def __init__(self, num_features: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__(num_features, eps=eps, momentum=momentum)
 
-    def forward(self, x_BC: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Normalises over all ranks when training, by the running moments otherwise."""
         if not self.training:
-            return super().forward(x_BC)
+            return super().forward(x)
         spread = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        rows = torch.tensor(float(len(x_BC)), dtype=x_BC.dtype, device=x_BC.device)
+        # Of a half precision neither count nor sums would be exact enough.
+        wide = torch.promote_types(x.dtype, torch.float32)
+        count = torch.tensor(float(x.numel() // self.num_features), dtype=wide, device=x.device)
         if spread:
-            dist.all_reduce(rows)
-        if rows < 2:
+            dist.all_reduce(count)
+        if count < 2:
             return nn.functional.batch_norm(
-                x_BC, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
         if not spread:
-            return super().forward(x_BC)
-        return self._normalise(x_BC, rows)
+            return super().forward(x)
+        return self._normalise(x.to(wide), count).to(x.dtype)
 
-    def _normalise(self, x_BC: Tensor, rows: Tensor) -> Tensor:
-        mean_C = _sum_over_ranks(x_BC.sum(dim=0)) / rows
-        centred_BC = x_BC - mean_C
+    def _normalise(self, x: Tensor, count: Tensor) -> Tensor:
+        axes, shape = ((0,), (-1,)) if x.dim() == 2 else ((0, 2), (-1, 1))
+        mean_C = _sum_over_ranks(x.sum(dim=axes)) / count
+        centred = x - mean_C.view(shape)
         # Around the common mean: the difference of two large sums would cancel.
-        variance_C = _sum_over_ranks(centred_BC.square().sum(dim=0)) / rows
-        self._track(mean_C.detach(), (variance_C * rows / (rows - 1)).detach())
-        return centred_BC * torch.rsqrt(variance_C + self.eps) * self.weight + self.bias
+        variance_C = _sum_over_ranks(centred.square().sum(dim=axes)) / count
+        self._track(mean_C.detach(), (variance_C * count / (count - 1)).detach())
+        scale_C = torch.rsqrt(variance_C + self.eps) * self.weight
+        return centred * scale_C.view(shape) + self.bias.view(shape)
 
     def _track(self, mean_C: Tensor, unbiased_C: Tensor) -> None:
         assert self.running_mean is not None and self.running_var is not None

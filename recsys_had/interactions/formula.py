@@ -32,6 +32,7 @@ PRIMITIVES = (
     "flatten",
     "had",
     "lin",
+    "log_abs",
     "norm",
     "outer",
     "pairs",

@@ -56,6 +56,53 @@ def test_alone_it_equals_torch_to_the_last_bit(
     assert torch.equal(ours.eval()(x_BC), theirs.eval()(x_BC))
 
 
+@pytest.mark.parametrize("num_rows", [1, 8])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_several_numbers_a_channel_are_normalised_together_as_torch_does(
+    draw: Callable[..., Tensor], seed: int, num_rows: int
+) -> None:
+    theirs, ours = two_norms(draw(2, 3, seed=seed))
+    for step in range(NUM_STEPS):
+        x_BCL, pull_BCL = draw(2, num_rows, 3, 4, seed=100 * (seed + 1) + step)
+        for expected, found in zip(
+            take_step(theirs, x_BCL, pull_BCL), take_step(ours, x_BCL, pull_BCL), strict=True
+        ):
+            assert torch.equal(found, expected)
+    for name, value in theirs.named_buffers():
+        assert torch.equal(ours.get_buffer(name), value), name
+    x_BCL = draw(4, 3, 4, seed=seed)
+    assert torch.equal(ours.eval()(x_BCL), theirs.eval()(x_BCL))
+
+
+# One row of one number a channel has no variance.
+@pytest.mark.parametrize("shape", [(0, 3, 4), (1, 3, 1)])
+def test_a_single_number_a_channel_leaves_the_running_moments_alone(
+    draw: Callable[..., Tensor], shape: tuple[int, int, int]
+) -> None:
+    _, ours = two_norms(draw(2, 3, seed=0))
+    ours(draw(8, 3, 4, seed=1))
+    before = {name: value.clone() for name, value in ours.named_buffers()}
+    x_BCL = draw(*shape, seed=2)
+    assert torch.equal(ours(x_BCL), ours.eval()(x_BCL))
+    for name, value in ours.named_buffers():
+        assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.usefixtures("alone")
+def test_half_precision_is_summed_over_ranks_in_full(
+    draw: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x_BC = 10 + draw(513, 3, seed=0).bfloat16()  # bfloat16 has no 513
+    theirs, ours = nn.BatchNorm1d(3), DistributedBatchNorm(3)
+    expected = theirs(x_BC)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    found = ours(x_BC)
+    assert found.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(ours.get_buffer("running_mean"), theirs.get_buffer("running_mean"))
+    torch.testing.assert_close(ours.get_buffer("running_var"), theirs.get_buffer("running_var"))
+
+
 @pytest.mark.usefixtures("alone")
 def test_in_a_group_of_one_it_equals_torch_to_the_last_bit(draw: Callable[..., Tensor]) -> None:
     theirs, ours = two_norms(draw(2, 3, seed=0))

@@ -16,7 +16,18 @@ from torch import Tensor
 from recsys_had.interactions._batch_norm import DistributedBatchNorm
 
 NUM_STEPS = 3
-CASES = {"5+3": [5, 3], "8+0": [8, 0], "0+8": [0, 8], "1+1": [1, 1], "1+0": [1, 0]}
+# Rows of either rank, and numbers of a channel in a row where there are several.
+CASES: dict[str, tuple[list[int], list[int]]] = {
+    "5+3": ([5, 3], []),
+    "8+0": ([8, 0], []),
+    "0+8": ([0, 8], []),
+    "1+1": ([1, 1], []),
+    "1+0": ([1, 0], []),
+    "5+3 of 4": ([5, 3], [4]),
+    "0+2 of 4": ([0, 2], [4]),
+    "1+0 of 4": ([1, 0], [4]),
+    "1+0 of 1": ([1, 0], [1]),
+}
 
 
 def free_port() -> int:
@@ -27,10 +38,10 @@ def free_port() -> int:
 
 def make_cases(draw: Callable[..., Tensor]) -> dict[str, Any]:
     cases = {}
-    for seed, (name, rows) in enumerate(CASES.items()):
+    for seed, (name, (rows, numbers)) in enumerate(CASES.items()):
         # Far from zero: moments of two large sums would cancel and be seen.
-        steps = 1000 + draw(NUM_STEPS, sum(rows), 3, seed=10 * seed)
-        pulls = draw(NUM_STEPS, sum(rows), 3, seed=10 * seed + 1)
+        steps = 1000 + draw(NUM_STEPS, sum(rows), 3, *numbers, seed=10 * seed)
+        pulls = draw(NUM_STEPS, sum(rows), 3, *numbers, seed=10 * seed + 1)
         weight, bias = draw(2, 3, seed=10 * seed + 2).tolist()
         cases[name] = {
             "rows": rows,

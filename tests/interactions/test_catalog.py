@@ -19,6 +19,7 @@ from recsys_had.interactions import (
     num_inputs,
     options,
     own_tables,
+    sources_of,
 )
 from recsys_had.interactions.algebra import Interaction, source
 
@@ -31,8 +32,13 @@ def files() -> list[Path]:
     return [file for file in folder.glob("*/[!_]*.py") if file.parent.name != "algebra"]
 
 
-def draw_inputs(draw: Callable[..., Tensor], name: str, *shape: int, seed: int = 0) -> list[Tensor]:
-    return [draw(*shape, seed=10 * seed + number) for number in range(num_inputs(name))]
+def draw_inputs(
+    draw: Callable[..., Tensor], name: str, rows: int, *shape: int, seed: int = 0
+) -> list[Tensor]:
+    return [
+        draw(rows, *expr.shape, seed=10 * seed + number)
+        for number, expr in enumerate(sources_of(name, *shape))
+    ]
 
 
 def test_the_catalog_lists_every_file_of_every_domain_in_order() -> None:
@@ -68,8 +74,8 @@ def test_an_entry_describes_its_layer(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "cost"),
     [
-        # FD - 1
-        ("linear", "O(F D)"),
+        # F - 1, of tables one number wide
+        ("linear", "O(F)"),
         # 3FD + D, both
         ("fm", "O(F D)"),
         ("bi_interaction", "O(F D)"),
@@ -94,7 +100,8 @@ def test_every_layer_is_built_by_default_and_tells_its_output_shape(
     name: str, num_rows: int, num_fields: int, embedding_dim: int
 ) -> None:
     layer = build(name, num_fields=num_fields, embedding_dim=embedding_dim)
-    out = layer(*[torch.ones(num_rows, num_fields, embedding_dim)] * num_inputs(name))
+    shapes = [expr.shape for expr in sources_of(name, num_fields, embedding_dim)]
+    out = layer(*[torch.ones(num_rows, *shape) for shape in shapes])
     assert tuple(out.shape) == (num_rows, *layer.output_shape)
 
 
@@ -102,7 +109,7 @@ def test_every_layer_is_built_by_default_and_tells_its_output_shape(
 def test_a_row_does_not_depend_on_the_rows_beside_it(
     draw: Callable[..., Tensor], name: str
 ) -> None:
-    layer = build(name, num_fields=5, embedding_dim=3).double()
+    layer = build(name, num_fields=5, embedding_dim=3).double().eval()
     inputs = draw_inputs(draw, name, 4, 5, 3)
     alone = torch.cat([layer(*[x[row : row + 1] for x in inputs]) for row in range(4)])
     torch.testing.assert_close(layer(*inputs), alone, rtol=0, atol=1e-12)
@@ -117,7 +124,7 @@ def test_the_degree_of_an_entry_is_the_measured_one(
     name: str,
     seed: int,
 ) -> None:
-    layer = randomise(build(name, num_fields=9, embedding_dim=3), seed)
+    layer = randomise(build(name, num_fields=9, embedding_dim=3), seed).eval()
     inputs = draw_inputs(draw, name, 2, 9, 3, seed=seed)
     assert measure_degree(layer, *inputs) == layer.degree == catalog()[name].degree
 
@@ -129,10 +136,17 @@ def test_the_operations_of_matrix_products_are_those_that_torch_counts(
     count_matmul_flops: Callable[..., int], name: str, num_fields: int, embedding_dim: int
 ) -> None:
     layer = build(name, num_fields=num_fields, embedding_dim=embedding_dim)
-    counted = count_matmul_flops(layer, num_fields, embedding_dim, num_inputs(name))
+    width = sources_of(name, num_fields, embedding_dim)[0].num_channels
+    counted = count_matmul_flops(layer, num_fields, width, num_inputs(name))
     # Sums over the pairs' channels run as one product of all fields with all, so that the pairs
     # are never held; the definition's operations are fewer, and none of them a matrix product.
-    lefts = {"bilinear_plus": num_fields - 1, "fwfm": num_fields, "inner_product": num_fields}
+    lefts = {
+        "bilinear_plus": num_fields - 1,
+        "fwfm": num_fields,
+        "holographic": num_fields * embedding_dim,
+        "inner_product": num_fields,
+        "pair_mask": num_fields,
+    }
     run_instead = 2 * lefts.get(name, 0) * num_fields * embedding_dim
     assert layer.flops.matmul == counted - run_instead
     assert layer.flops_per_row == layer.flops.matmul + layer.flops.other
@@ -171,8 +185,14 @@ def test_an_interaction_reads_the_expression_of_another(draw: Callable[..., Tens
     torch.testing.assert_close(layer(x_BFD), expected, rtol=0, atol=1e-12)
 
 
-def test_the_first_order_part_alone_owns_tables_one_number_wide() -> None:
-    assert {name: own_tables(name) for name in names() if own_tables(name)} == {"linear": 1}
+def test_tables_of_its_own_are_as_wide_as_a_layer_asks() -> None:
+    found = {name: own_tables(name, 10, 16) for name in names()}
+    # A vector of 16 numbers for each of 9 other fields.
+    expected = {"linear": 1, "ffm": 144, "field_aware_products": 144}
+    assert {name: width for name, width in found.items() if width} == expected
+    # A vector for products of two, of three and of four fields.
+    assert own_tables("hofm", 10, 16, order=4, tables="own") == 48
+    assert own_tables("hofm", 10, 16, order=4) is None
 
 
 @pytest.mark.parametrize(

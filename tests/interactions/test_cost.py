@@ -10,8 +10,8 @@ from recsys_had.interactions._cost import growth, measured, written
 
 # By powers of (F, D), worked out from each formula.
 POLYNOMIALS = {
-    # FD numbers, an addition fewer
-    "linear": {(1, 1): Fraction(1), (0, 0): Fraction(-1)},
+    # F numbers, of tables one number wide, and an addition fewer
+    "linear": {(1, 0): Fraction(1), (0, 0): Fraction(-1)},
     # 2(F - 1)D of two sums, FD + D squares, D differences, D - 1 additions, a halving
     "fm": {(1, 1): Fraction(3), (0, 1): Fraction(1)},
     # 2(F - 1)D of two sums, FD + D squares, D differences, D halvings

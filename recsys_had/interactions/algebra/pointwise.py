@@ -15,7 +15,7 @@ from recsys_had.interactions._batch_norm import DistributedBatchNorm
 from recsys_had.interactions.algebra.expression import Degree, Expr, Flops, Op
 
 Activation = Literal["relu", "relu6", "sigmoid", "tanh", "gelu", "silu", "exp", "identity"]
-Norm = Literal["layer", "batch", "l2"]
+Norm = Literal["layer", "batch", "token_batch", "l2"]
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
     "relu6": functional.relu6,
@@ -27,7 +27,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 # Operations a number: mean, centring, square, mean, scaling and the affine map of a layer norm;
 # the affine map of a batch norm; square, sum and scaling of an l2 norm.
-_NORM_FLOPS = {"layer": 7, "batch": 2, "l2": 3}
+_NORM_FLOPS = {"layer": 7, "batch": 2, "token_batch": 2, "l2": 3}
 
 
 def act(x: Expr, function: Activation) -> Expr:
@@ -43,6 +43,28 @@ def act(x: Expr, function: Activation) -> Expr:
         known = ", ".join([*_ACTIVATIONS, "identity"])
         raise ValueError(f"activation must be one of {known}; got '{function}'.")
     return Expr(Act(function), (x,), x.shape, _not_polynomial(x), Flops(other=math.prod(x.shape)))
+
+
+def log_abs(x: Expr, *, floor: float = 1e-5) -> Expr:
+    """Natural logarithm of each number's size, ``ln max(|x|, floor)``; no polynomial.
+
+    Below the floor nothing is learned; no gradient exceeds ``1 / floor``.
+
+    Args:
+        x: the numbers, of either sign.
+        floor: the smallest size a logarithm is taken of.
+
+    Raises:
+        ValueError: ``floor`` is not positive.
+
+    >>> from recsys_had.interactions.algebra import source
+    >>> log_abs(source(3, 4)).shape
+    (3, 4)
+    """
+    if floor <= 0:
+        raise ValueError(f"log_abs: floor must be positive; got {floor}.")
+    flops = Flops(other=3 * math.prod(x.shape))
+    return Expr(_LogAbs(floor), (x,), x.shape, _not_polynomial(x), flops)
 
 
 def softmax(x: Expr, on: Literal["T", "C"]) -> Expr:
@@ -63,7 +85,9 @@ def norm(x: Expr, kind: Norm = "layer") -> Expr:
 
     ``layer``: each token over its channels, then a learned affine map of the channels; of a
     single channel nothing but that map's bias is left.
-    ``batch``: each number over the rows of all ranks. ``l2``: each token to length 1.
+    ``batch``: each number over the rows of all ranks, then an affine map of its own.
+    ``token_batch``: each token over the rows of all ranks and its channels, which share moments
+    and affine map. ``l2``: each token to length 1.
 
     >>> from recsys_had.interactions.algebra import source
     >>> norm(source(3, 4)).shape
@@ -72,6 +96,7 @@ def norm(x: Expr, kind: Norm = "layer") -> Expr:
     ops: dict[str, Callable[[], Op]] = {
         "layer": lambda: LayerNorm(x.num_channels),
         "batch": lambda: BatchNorm(math.prod(x.shape)),
+        "token_batch": lambda: TokenBatchNorm(x.num_tokens),
         "l2": _L2Norm,
     }
     if kind not in ops:
@@ -137,6 +162,17 @@ class Act(Op):
         return _ACTIVATIONS[self.function](x)
 
 
+class _LogAbs(Op):
+    tokenwise = True
+
+    def __init__(self, floor: float) -> None:
+        super().__init__()
+        self.floor = floor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.abs().clamp(min=self.floor).log()
+
+
 class _Softmax(Op):
     def __init__(self, axis: int) -> None:
         super().__init__()
@@ -172,6 +208,19 @@ class BatchNorm(Op):
         """Normalises."""
         out: Tensor = self.norm(x.flatten(1))
         return out.view(x.shape)
+
+
+class TokenBatchNorm(Op):
+    """Normalises each token over the rows and its channels."""
+
+    def __init__(self, num_tokens: int) -> None:
+        super().__init__()
+        self.norm = DistributedBatchNorm(num_tokens)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises."""
+        out: Tensor = self.norm(x)
+        return out
 
 
 class _L2Norm(Op):

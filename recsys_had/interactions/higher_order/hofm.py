@@ -1,28 +1,38 @@
 """Products of three fields and more (higher-order factorization machines)."""
 
+from typing import Literal
+
 from recsys_had.interactions._catalog import interaction, require_pairs
-from recsys_had.interactions.algebra import Expr, add, pool
+from recsys_had.interactions.algebra import Expr, add, chunk, pool
 
 
-@interaction(paper="Blondel et al. 2016, arXiv:1607.07195")
-def hofm(x: Expr, *, order: int = 3) -> Expr:
+@interaction(
+    paper="Blondel et al. 2016, arXiv:1607.07195",
+    own_tables=lambda fields, dim, order=3, tables="shared": (
+        (min(order, fields) - 1) * dim if tables == "own" else None
+    ),
+)
+def hofm(x: Expr, *, order: int = 3, tables: Literal["shared", "own"] = "shared") -> Expr:
     """Sums the products of all sets of two fields, of three, up to ``order``.
 
     ``y = sum_{m=2}^{order} sum_d A_m(d)`` with the ANOVA kernel ``A_m = sum_{i1<...<im} e_i1 * ...
     * e_im``, which Newton's identities give from the power sums ``p_k = sum_i e_i^k``:
     ``m A_m = sum_{k=1}^{m} (-1)^(k-1) A_{m-k} * p_k``.
 
-    Shape: ``(B, F, D) -> (B, 1)``.
+    Shape: ``(B, F, D) -> (B, 1)``, or ``(B, F, (order-1)*D) -> (B, 1)`` of tables of its own, in
+    which a field's vectors stand beside each other, the one for pairs first.
     Paper: Blondel et al. 2016, Higher-Order Factorization Machines (arXiv:1607.07195).
-    Differs from the paper: one set of embeddings serves all orders, as in its shared variant, and
-    Newton's identities take the place of its dynamic programme.
+    Differs from the paper: Newton's identities take the place of its dynamic programme; one set of
+    embeddings serves all orders, as in its shared variant, unless each is given its own.
 
     Args:
         order: the largest number of fields multiplied, where there are as many; the polynomial
             degree.
+        tables: whether all orders read the ``shared`` embeddings or each vectors of its ``own``.
 
     Raises:
-        ValueError: ``order`` is below 2, or there is one field.
+        ValueError: ``order`` is below 2, there is one field, no vector for each order, or no such
+            tables.
 
     >>> import torch
     >>> from recsys_had.interactions import build
@@ -33,7 +43,23 @@ def hofm(x: Expr, *, order: int = 3) -> Expr:
     require_pairs(x)
     if order < 2:
         raise ValueError(f"order must be at least 2; got {order}.")
+    if tables not in ("shared", "own"):
+        raise ValueError(f"tables must be shared or own; got '{tables}'.")
     order = min(order, x.num_tokens)
+    if tables == "shared":
+        return pool(add(*_kernels(x, order)[1:]), "C")
+    if x.num_channels % (order - 1):
+        raise ValueError(
+            f"each order from 2 to {order} needs a vector of its own, so the width must be a "
+            f"multiple of {order - 1}; got {x.num_channels}. Let it read the fields, for which it "
+            "has tables of its own."
+        )
+    parts = enumerate(chunk(x, order - 1), start=2)
+    return pool(add(*(_kernels(part, m)[-1] for m, part in parts)), "C")
+
+
+def _kernels(x: Expr, order: int) -> list[Expr]:
+    """The ANOVA kernels of degree 1 to ``order``."""
     powers = [x]
     for _ in range(order - 1):
         powers.append(powers[-1] * x)
@@ -42,4 +68,4 @@ def hofm(x: Expr, *, order: int = 3) -> Expr:
     for m in range(2, order + 1):
         terms = [kernels[m - k - 1] * sums[k - 1] * (-1.0) ** (k - 1) for k in range(1, m)]
         kernels.append((1 / m) * add(*terms, sums[m - 1] * (-1.0) ** (m - 1)))
-    return pool(add(*kernels[1:]), "C")
+    return kernels

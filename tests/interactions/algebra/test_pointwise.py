@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recsys_had.interactions.algebra import (
     Flops,
@@ -20,6 +20,7 @@ from recsys_had.interactions.algebra import (
     source,
     stop_gradient,
 )
+from recsys_had.interactions.algebra.pointwise import log_abs
 
 FUNCTIONS: dict[str, Callable[[float], float]] = {
     "relu": lambda x: max(x, 0.0),
@@ -133,6 +134,78 @@ def test_a_batch_norm_in_training_equals_loops_over_the_rows(
     assert gradients_agree(layer, x_BTC)
 
 
+@pytest.mark.parametrize("num_channels", [1, 3])
+def test_a_token_batch_norm_in_training_equals_loops_over_the_rows_and_channels(
+    draw: Callable[..., Tensor],
+    make: Callable[..., Interaction],
+    gradients_agree: Callable[..., bool],
+    num_channels: int,
+) -> None:
+    x = source(2, num_channels)
+    layer = make(norm(x, "token_batch"), x)
+    x_BTC = draw(5, 2, num_channels, seed=0)
+    weight, bias = (value.tolist() for value in layer.parameters())
+    assert len(weight) == len(bias) == 2
+    rows = x_BTC.tolist()
+    expected = [[[0.0] * num_channels for _ in range(2)] for _ in rows]
+    for t in range(2):
+        numbers = [number for row in rows for number in row[t]]
+        mean = sum(numbers) / len(numbers)
+        variance = sum((number - mean) ** 2 for number in numbers) / len(numbers)
+        for b, row in enumerate(rows):
+            for c, number in enumerate(row[t]):
+                scaled = (number - mean) / math.sqrt(variance + 1e-5)
+                expected[b][t][c] = weight[t] * scaled + bias[t]
+    torch.testing.assert_close(
+        layer(x_BTC), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12
+    )
+    assert gradients_agree(layer, x_BTC)
+
+
+def test_a_token_batch_norm_is_that_of_torch_in_training_and_scoring(
+    draw: Callable[..., Tensor], make: Callable[..., Interaction]
+) -> None:
+    x = source(4, 3)
+    layer = make(norm(x, "token_batch"), x)
+    theirs = nn.BatchNorm1d(4).double()
+    with torch.no_grad():
+        for ours, parameter in zip(layer.parameters(), theirs.parameters(), strict=True):
+            parameter.copy_(ours)
+    for seed in range(3):
+        x_BTC = draw(5, 4, 3, seed=seed)
+        assert torch.equal(layer(x_BTC), theirs(x_BTC))
+    assert torch.equal(layer.eval()(x_BTC), theirs.eval()(x_BTC))
+
+
+def test_a_log_of_sizes_equals_loops_and_stays_finite_at_zero(
+    draw: Callable[..., Tensor],
+    make: Callable[..., Interaction],
+    gradients_agree: Callable[..., bool],
+) -> None:
+    x = source(3, 4)
+    layer = make(log_abs(x, floor=0.25), x)
+    x_BTC = draw(2, 3, 4, seed=0)
+    assert x_BTC.abs().min() < 0.25
+    expected = [
+        [[math.log(max(abs(number), 0.25)) for number in token] for token in row]
+        for row in x_BTC.tolist()
+    ]
+    torch.testing.assert_close(
+        layer(x_BTC), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-14
+    )
+    assert gradients_agree(layer, x_BTC)
+    zeros = torch.zeros(2, 3, 4, requires_grad=True)
+    out = Interaction(log_abs(x), [x])(zeros)
+    out.sum().backward()
+    assert out.eq(math.log(1e-5)).all()
+    assert zeros.grad.eq(0).all()
+
+
+def test_a_floor_that_is_not_positive_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^log_abs: floor must be positive; got 0\.0\.$"):
+        log_abs(source(3, 4), floor=0.0)
+
+
 def test_an_l2_norm_makes_each_token_one_long_and_leaves_a_zero(
     draw: Callable[..., Tensor],
     make: Callable[..., Interaction],
@@ -239,7 +312,9 @@ def test_what_keeps_a_shape_is_no_polynomial_unless_it_only_selects() -> None:
         lambda e: softmax(e, "T"),
         lambda e: norm(e, "layer"),
         lambda e: norm(e, "batch"),
+        lambda e: norm(e, "token_batch"),
         lambda e: norm(e, "l2"),
+        log_abs,
     ]
     for function in functions:
         assert (function(x).degree, function(fixed).degree) == (None, 0)
@@ -256,6 +331,9 @@ def test_what_keeps_a_shape_is_no_polynomial_unless_it_only_selects() -> None:
         # mean, centring, square, mean, scaling, weight, bias
         (lambda x: norm(x, "layer"), 7),
         (lambda x: norm(x, "batch"), 2),
+        (lambda x: norm(x, "token_batch"), 2),
+        # size, clip, logarithm
+        (log_abs, 3),
         # square, sum, scaling
         (lambda x: norm(x, "l2"), 3),
     ],
@@ -285,7 +363,7 @@ def test_an_unknown_activation_is_refused() -> None:
 
 
 def test_an_unknown_norm_is_refused() -> None:
-    line = "norm must be one of layer, batch, l2; got 'group'."
+    line = "norm must be one of layer, batch, token_batch, l2; got 'group'."
     with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
         norm(source(3, 4), "group")  # type: ignore[arg-type]
 
