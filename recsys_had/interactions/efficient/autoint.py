@@ -1,12 +1,23 @@
 """Multi-head self-attention over fields (AutoInt)."""
 
+from typing import Literal
+
 from recsys_had.interactions._attention import attend
 from recsys_had.interactions._catalog import interaction, require
-from recsys_had.interactions.algebra import Expr, act, lin
+from recsys_had.interactions.algebra import Expr, act, lin, norm
 
 
 @interaction(paper="Song et al. 2019, arXiv:1810.11921")
-def autoint(x: Expr, *, num_layers: int = 3, num_heads: int = 2, attention_dim: int = 32) -> Expr:
+def autoint(
+    x: Expr,
+    *,
+    num_layers: int = 3,
+    num_heads: int = 2,
+    attention_dim: int = 32,
+    residual: Literal["mapped", "kept", "none"] = "mapped",
+    layer_norm: bool = False,
+    scaled: bool = False,
+) -> Expr:
     """Lets every field gather from the fields it attends to; quadratic in the number of fields.
 
     ``x[l+1] = relu([softmax(Q_h K_h^T) V_h for each head h] + W x[l])`` with ``Q``, ``K`` and ``V``
@@ -14,15 +25,19 @@ def autoint(x: Expr, *, num_layers: int = 3, num_heads: int = 2, attention_dim: 
 
     Shape: ``(B, F, D) -> (B, F, attention_dim)``.
     Paper: Song et al. 2019, AutoInt, eq. 5-8 (arXiv:1810.11921).
-    Differs from the paper: nothing.
+    Differs from the paper: nothing by default; the last three options are those of published runs.
 
     Args:
         num_layers: number of layers.
         num_heads: heads of each; it must divide the width.
         attention_dim: width of a layer's output, over all heads.
+        residual: what is added to what a field gathered: the field, ``mapped`` by ``W``; the field
+            ``kept`` as it is, mapped only where its width is another; or ``none``.
+        layer_norm: normalise each field's sum before its relu.
+        scaled: divide the products by the root of a head's width.
 
     Raises:
-        ValueError: an option is below 1, or the heads do not divide the width.
+        ValueError: an option is below 1, the heads do not divide the width, no such residual.
 
     >>> import torch
     >>> from recsys_had.interactions import build
@@ -30,7 +45,13 @@ def autoint(x: Expr, *, num_layers: int = 3, num_heads: int = 2, attention_dim: 
     torch.Size([2, 6, 32])
     """
     require(num_layers=num_layers, num_heads=num_heads, attention_dim=attention_dim)
+    if residual not in ("mapped", "kept", "none"):
+        raise ValueError(f"residual must be mapped, kept or none; got '{residual}'.")
     for _ in range(num_layers):
-        q, k, v, kept = (lin(x, out=attention_dim) for _ in range(4))
-        x = act(attend(q, k, v, num_heads=num_heads, scaled=False) + kept, "relu")
+        q, k, v = (lin(x, out=attention_dim) for _ in range(3))
+        gathered = attend(q, k, v, num_heads=num_heads, scaled=scaled)
+        if residual != "none":
+            fits = residual == "kept" and x.num_channels == attention_dim
+            gathered = gathered + (x if fits else lin(x, out=attention_dim))
+        x = act(norm(gathered) if layer_norm else gathered, "relu")
     return x

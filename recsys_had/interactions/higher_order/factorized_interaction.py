@@ -1,7 +1,9 @@
 """Factorized interaction layers (FinalNet)."""
 
+from typing import Literal
+
 from recsys_had.interactions._catalog import interaction, require_widths
-from recsys_had.interactions.algebra import Activation, Expr, act, flatten, lin, norm
+from recsys_had.interactions.algebra import Activation, Expr, act, cat, chunk, flatten, lin, norm
 from recsys_had.interactions.algebra import dropout as drop
 
 
@@ -14,11 +16,14 @@ def factorized_interaction(
     activation: Activation = "identity",
     batch_norm: bool = False,
     dropout: float = 0.0,
+    residual: Literal["sum", "concat"] = "sum",
 ) -> Expr:
     """Doubles the degree with every layer: a linear map times another one.
 
     ``h[l+1] = a + a * gate(W2 h[l] + b2)`` with ``a = W1 h[l] + b1``, so L layers reach degree
-    2^L as long as gate and activation are the identity and nothing is normalised.
+    2^L as long as gate and activation are the identity and nothing is normalised. With ``concat``,
+    ``h[l+1] = [a ; a * gate(b)]`` of the halves ``a`` and ``b`` of one map, as wide as the layer:
+    as many weights as a dense layer has, half as many as without.
 
     Shape: ``(B, F, D) -> (B, hidden_units[-1])``.
     Paper: Zhu et al. 2023, FINAL, the factorized interaction layer (doi:10.1145/3539618.3591988).
@@ -30,9 +35,11 @@ def factorized_interaction(
         activation: function of each layer's output.
         batch_norm: normalise each layer's output over the batch of all ranks.
         dropout: share of units dropped in training.
+        residual: whether a map and its products are added or stand beside each other.
 
     Raises:
-        ValueError: no layer, a width below 1, a dropout outside [0, 1), no such activation.
+        ValueError: no layer, a width below 1 or, with ``concat``, an odd one, a dropout outside
+            [0, 1), no such activation or residual.
 
     >>> import torch
     >>> from recsys_had.interactions import build
@@ -41,10 +48,20 @@ def factorized_interaction(
     (torch.Size([2, 400]), 4)
     """
     require_widths(hidden_units)
+    if residual not in ("sum", "concat"):
+        raise ValueError(f"residual must be sum or concat; got '{residual}'.")
+    if residual == "concat" and any(units % 2 for units in hidden_units):
+        raise ValueError(
+            f"hidden_units must be even, to be cut into halves; got {list(hidden_units)}."
+        )
     hidden = flatten(x)
     for units in hidden_units:
         mapped = lin(hidden, out=units, bias=True)
-        hidden = mapped + mapped * act(lin(hidden, out=units, bias=True), gate)
+        if residual == "sum":
+            hidden = mapped + mapped * act(lin(hidden, out=units, bias=True), gate)
+        else:
+            first, second = chunk(mapped, 2)
+            hidden = cat(first, first * act(second, gate), on="C")
         hidden = norm(hidden, "batch") if batch_norm else hidden
         hidden = drop(act(hidden, activation), dropout)
     return hidden

@@ -7,7 +7,7 @@ from recsys_had.interactions._catalog import interaction, require
 from recsys_had.interactions.algebra import Expr, act, flatten, lin, pool
 
 
-@interaction(paper="Wang et al. 2022, arXiv:2204.00926")
+@interaction(paper="Wang et al. 2022, arXiv:2204.08758")
 def frnet(
     x: Expr,
     *,
@@ -25,7 +25,7 @@ def frnet(
 
     Shape: ``(B, F, D) -> (B, F, D)``.
     Paper: Wang et al. 2022, FRNet, information extraction units and the complementary selection
-    gate (arXiv:2204.00926).
+    gate (arXiv:2204.08758).
     Differs from the paper: a reconstruction, which follows the authors' code where the text was
     not at hand: the attention is not scaled and has one head. Its maps have no bias here, the
     row's network is one hidden layer with relu in place of a learned slope, and batch

@@ -15,6 +15,8 @@ def mask_net(
     hidden_units: tuple[int, ...] = (400, 400, 400),
     mask_units: int = 64,
     dropout: float = 0.0,
+    norm_embeddings: bool = True,
+    norm_blocks: bool = True,
 ) -> Expr:
     """Multiplies what a layer reads by a mask computed from the row's raw embeddings.
 
@@ -26,13 +28,16 @@ def mask_net(
     Shape: ``(B, F, D) -> (B, hidden_units[-1])``, parallel ``(B, sum(hidden_units))``.
     Paper: Wang et al. 2021, MaskNet, the mask block and its two arrangements (arXiv:2102.07619).
     Differs from the paper: the parallel blocks may differ in width; the network on top of them is
-    a node of its own; dropout by option.
+    a node of its own; dropout by option. Both normalisations can be left out, as in runs of its
+    published code.
 
     Args:
         kind: how the blocks are arranged.
         hidden_units: width of each block.
         mask_units: width of the hidden layer that makes a mask.
         dropout: share of units dropped in training.
+        norm_embeddings: normalise what the first block, or each parallel one, reads.
+        norm_blocks: normalise each block's units before their relu.
 
     Raises:
         ValueError: no block, a width below 1, a dropout outside [0, 1), no such kind.
@@ -51,12 +56,13 @@ def mask_net(
     def block(hidden: Expr, units: int) -> Expr:
         made = act(lin(flatten(x), out=mask_units, bias=True), "relu")
         mask = lin(made, out=hidden.num_channels, bias=True)
-        return drop(act(norm(lin(mask * hidden, out=units)), "relu"), dropout)
+        mapped = lin(mask * hidden, out=units)
+        return drop(act(norm(mapped) if norm_blocks else mapped, "relu"), dropout)
 
-    normalised = flatten(norm(x))
+    first = flatten(norm(x) if norm_embeddings else x)
     if kind == "parallel":
-        return cat(*(block(normalised, units) for units in hidden_units), on="C")
-    hidden = normalised
+        return cat(*(block(first, units) for units in hidden_units), on="C")
+    hidden = first
     for units in hidden_units:
         hidden = block(hidden, units)
     return hidden

@@ -76,41 +76,62 @@ def plain_factorized_interaction(
     gate: Activation,
     activation: Activation,
     batch_norm: bool,
+    residual: str = "sum",
 ) -> list[list[float]]:
-    """Zhu et al. 2023: ``a + a * gate(W2 h + b2)`` with ``a = W1 h + b1``; norm; activation."""
+    """Zhu et al. 2023: ``a + a * gate(W2 h + b2)`` with ``a = W1 h + b1``; norm; activation.
+
+    With ``concat``, ``a`` and what is gated are the halves of one map; they are not added.
+    """
     for number in range(num_layers):
-        firsts = mapped(rows, layer, 2 * number)
-        seconds = mapped(rows, layer, 2 * number + 1)
-        rows = [
-            [a + a * ACTIVATIONS[gate](z) for a, z in zip(first, second, strict=True)]
-            for first, second in zip(firsts, seconds, strict=True)
-        ]
+        if residual == "concat":
+            joined = []
+            for line in mapped(rows, layer, number):
+                half = len(line) // 2
+                first, second = line[:half], line[half:]
+                products = [a * ACTIVATIONS[gate](z) for a, z in zip(first, second, strict=True)]
+                joined.append(first + products)
+            rows = joined
+        else:
+            rows = summed(rows, layer, number, gate)
         if batch_norm:
             rows = normalised(rows, layer, number)
         rows = [[ACTIVATIONS[activation](z) for z in row] for row in rows]
     return rows
 
 
+def summed(
+    rows: list[list[float]], layer: Interaction, number: int, gate: Activation
+) -> list[list[float]]:
+    firsts = mapped(rows, layer, 2 * number)
+    seconds = mapped(rows, layer, 2 * number + 1)
+    return [
+        [a + a * ACTIVATIONS[gate](z) for a, z in zip(first, second, strict=True)]
+        for first, second in zip(firsts, seconds, strict=True)
+    ]
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize(("gate", "activation"), CHOICES)
+@pytest.mark.parametrize(("residual", "units"), [("sum", (5, 4)), ("concat", (6, 4))])
 def test_factorized_interaction_equals_the_paper_written_with_loops(
     draw: Callable[..., Tensor],
     randomise: Randomise,
+    residual: str,
+    units: tuple[int, ...],
     gate: Activation,
     activation: Activation,
     batch_norm: bool,
     seed: int,
 ) -> None:
     options: dict[str, Any] = {"gate": gate, "activation": activation, "batch_norm": batch_norm}
-    layer = build(
-        "factorized_interaction", num_fields=3, embedding_dim=2, hidden_units=(5, 4), **options
-    )
+    options |= {"hidden_units": units, "residual": residual}
+    layer = build("factorized_interaction", num_fields=3, embedding_dim=2, **options)
     layer = smaller(randomise(layer, seed))
     x_BFD = draw(6, 3, 2, seed=seed)
     expected = torch.tensor(
         plain_factorized_interaction(
-            x_BFD.flatten(1).tolist(), layer, 2, gate, activation, batch_norm
+            x_BFD.flatten(1).tolist(), layer, 2, gate, activation, batch_norm, residual
         ),
         dtype=torch.float64,
     )
@@ -163,7 +184,29 @@ def test_factorized_interaction_of_two_numbers_through_two_layers() -> None:
     assert layer(torch.tensor([[[1.0], [2.0]]])).tolist() == [[9.0]]
 
 
+def test_factorized_interaction_of_two_numbers_through_two_layers_of_joined_halves() -> None:
+    layer = build(
+        "factorized_interaction",
+        num_fields=2,
+        embedding_dim=1,
+        hidden_units=(4, 2),
+        residual="concat",
+    )
+    maps = [
+        ([[1.0, 1.0], [1.0, -1.0], [0.0, 1.0], [2.0, 0.0]], [0.0, 2.0, -1.0, 1.0]),
+        ([[1.0, 1.0, 0.0, -1.0], [0.0, 2.0, 1.0, 0.0]], [0.0, -3.0]),
+    ]
+    with torch.no_grad():
+        for number, (weight, bias) in enumerate(maps):
+            layer.get_parameter(f"ops.lin_{number}.weight").copy_(torch.tensor(weight))
+            layer.get_parameter(f"ops.lin_{number}.bias").copy_(torch.tensor(bias))
+    # h = (1, 2): a = (1 + 2, 1 - 2 + 2) = (3, 1); b = (2 - 1, 2 + 1) = (1, 3)
+    # h = [a ; a * b] = (3, 1, 3, 3): a = 3 + 1 - 3 = 1; b = 2 + 3 - 3 = 2; [1 ; 1 * 2]
+    assert layer(torch.tensor([[[1.0], [2.0]]])).tolist() == [[1.0, 2.0]]
+
+
 @pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("residual", ["sum", "concat"])
 @pytest.mark.parametrize(("gate", "activation"), CHOICES)
 def test_factorized_interaction_gradients_equal_finite_differences(
     draw: Callable[..., Tensor],
@@ -171,12 +214,12 @@ def test_factorized_interaction_gradients_equal_finite_differences(
     check_gradients: Callable[[nn.Module, Tensor], bool],
     gate: Activation,
     activation: Activation,
+    residual: str,
     batch_norm: bool,
 ) -> None:
     options: dict[str, Any] = {"gate": gate, "activation": activation, "batch_norm": batch_norm}
-    layer = build(
-        "factorized_interaction", num_fields=2, embedding_dim=2, hidden_units=(3, 2), **options
-    )
+    options |= {"hidden_units": (4, 2), "residual": residual}
+    layer = build("factorized_interaction", num_fields=2, embedding_dim=2, **options)
     assert check_gradients(smaller(randomise(layer, 0)), draw(4, 2, 2, seed=0))
 
 
@@ -204,16 +247,18 @@ def test_a_second_map_of_zeros_leaves_the_first_one_times_one_plus_the_gate_of_z
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("residual", ["sum", "concat"])
 def test_factorized_interaction_is_a_polynomial_of_the_degree_it_claims(
     draw: Callable[..., Tensor],
     randomise: Randomise,
     measure_degree: Callable[[nn.Module, Tensor], int | None],
+    residual: str,
     num_layers: int,
     seed: int,
 ) -> None:
-    units = (3,) * num_layers
+    options: dict[str, Any] = {"hidden_units": (4,) * num_layers, "residual": residual}
     layer = randomise(
-        build("factorized_interaction", num_fields=3, embedding_dim=2, hidden_units=units), seed
+        build("factorized_interaction", num_fields=3, embedding_dim=2, **options), seed
     )
     assert measure_degree(layer, draw(2, 3, 2, seed=seed)) == layer.degree == 2**num_layers
 
@@ -273,6 +318,11 @@ def test_factorized_interaction_drops_units_in_training_alone_and_scales_the_res
     [
         ({"hidden_units": ()}, "hidden_units must be one positive width or more; got []."),
         ({"hidden_units": (8, 0)}, "hidden_units must be one positive width or more; got [8, 0]."),
+        ({"residual": "mean"}, "residual must be sum or concat; got 'mean'."),
+        (
+            {"residual": "concat", "hidden_units": (400, 5)},
+            "hidden_units must be even, to be cut into halves; got [400, 5].",
+        ),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1; got 1.0."),
         ({"dropout": -0.1}, "dropout must be at least 0 and below 1; got -0.1."),
         *(
@@ -318,3 +368,46 @@ def test_factorized_interaction_counts_its_operations_and_parameters(
     assert layer.flops.matmul == count_matmul_flops(layer, 5, 8) == 2 * weights
     assert layer.flops.other == beside * (30 + 20)
     assert count_parameters(layer) == weights + (2 + norms) * (30 + 20)
+
+
+@pytest.mark.parametrize(
+    ("options", "beside", "norms"),
+    [({}, 0, 0), ({"gate": "sigmoid"}, 15 + 10, 0), ({"batch_norm": True}, 2 * (30 + 20), 2)],
+)
+def test_factorized_interaction_of_joined_halves_counts_half_the_weights(
+    count_matmul_flops: Callable[[nn.Module, int, int], int],
+    count_parameters: Callable[[nn.Module], int],
+    options: dict[str, Any],
+    beside: int,
+    norms: int,
+) -> None:
+    layer = build(
+        "factorized_interaction",
+        num_fields=5,
+        embedding_dim=8,
+        hidden_units=(30, 20),
+        residual="concat",
+        **options,
+    )
+    # One map a layer, and a product for each of 15 and then 10 pairs; a gate is 1 a pair more, a
+    # norm, folded for serving, 2 a unit.
+    weights = 40 * 30 + 30 * 20
+    assert layer.flops.matmul == count_matmul_flops(layer, 5, 8) == 2 * weights
+    assert layer.flops.other == 15 + 10 + beside
+    assert count_parameters(layer) == weights + (1 + norms) * (30 + 20)
+
+
+def test_factorized_interaction_has_the_parameters_of_the_published_frappe_run(
+    count_parameters: Callable[[nn.Module], int],
+) -> None:
+    layer = build(
+        "factorized_interaction",
+        num_fields=10,
+        embedding_dim=10,
+        batch_norm=True,
+        residual="concat",
+    )
+    # Maps of 100 to 400 and of 400 to 400, each with a norm.
+    assert count_parameters(layer) == 101 * 400 + 401 * 400 + 2 * 800
+    # 5399 rows of width 10, one more a field than here, and the map to one with its bias.
+    assert 53990 + count_parameters(layer) + 401 == 256791

@@ -35,32 +35,47 @@ def layer_norm(row: list[float], norm: nn.Module) -> list[float]:
     return [z * a + b for z, a, b in zip(scaled, scales, shifts, strict=True)]
 
 
-def block_ops(layer: Interaction, kind: Kind, num_blocks: int) -> list[list[nn.Module]]:
-    """Of each block: the two maps of its mask, its own map and its norm."""
+def block_ops(
+    layer: Interaction,
+    kind: Kind,
+    num_blocks: int,
+    norm_embeddings: bool = True,
+    norm_blocks: bool = True,
+) -> list[list[nn.Module]]:
+    """Of each block: the two maps of its mask, its own map and its norm, if it has one."""
     blocks = []
     for k in range(num_blocks):
         # A serial block's mask is named before the block that it reads.
         mask = 2 * (num_blocks - 1 - k) if kind == "serial" else 3 * k
         own = 2 * num_blocks + k if kind == "serial" else 3 * k + 2
-        names = [f"lin_{mask}", f"lin_{mask + 1}", f"lin_{own}", f"layernorm_{k + 1}"]
+        names = [f"lin_{mask}", f"lin_{mask + 1}", f"lin_{own}"]
+        names += [f"layernorm_{k + norm_embeddings}"] * norm_blocks
         blocks.append([layer.ops[name] for name in names])
     return blocks
 
 
 def plain_mask_net(
-    row: list[list[float]], layer: Interaction, kind: Kind, num_blocks: int
+    row: list[list[float]],
+    layer: Interaction,
+    kind: Kind,
+    num_blocks: int,
+    norm_embeddings: bool = True,
+    norm_blocks: bool = True,
 ) -> list[float]:
     """Wang et al. 2021: each block multiplies what it reads by a mask made of the embeddings."""
     embeddings = [number for field in row for number in field]
-    first = [number for field in row for number in layer_norm(field, layer.ops["layernorm_0"])]
+    first = embeddings
+    if norm_embeddings:
+        first = [number for field in row for number in layer_norm(field, layer.ops["layernorm_0"])]
     hidden, beside = first, []
-    for squeeze, make, own, norm in block_ops(layer, kind, num_blocks):
+    blocks = block_ops(layer, kind, num_blocks, norm_embeddings, norm_blocks)
+    for squeeze, make, own, *norms in blocks:
         read = hidden if kind == "serial" else first
         made = [max(z, 0.0) for z in affine(squeeze.weight, squeeze.bias, embeddings)]
         mask = affine(make.weight, make.bias, made)
         masked = [m * h for m, h in zip(mask, read, strict=True)]
         mapped = affine(own.weight, own.bias, masked)
-        hidden = [max(z, 0.0) for z in layer_norm(mapped, norm)]
+        hidden = [max(z, 0.0) for z in (layer_norm(mapped, *norms) if norms else mapped)]
         beside += hidden
     return hidden if kind == "serial" else beside
 
@@ -98,6 +113,33 @@ def test_mask_net_equals_the_paper_written_with_loops(
     x_BFD = draw(4, num_fields, embedding_dim, seed=seed)
     expected = torch.tensor(
         [plain_mask_net(row, layer, kind, len(hidden_units)) for row in x_BFD.tolist()],
+        dtype=torch.float64,
+    )
+    torch.testing.assert_close(layer(x_BFD), expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("norm_blocks", [False, True])
+@pytest.mark.parametrize("norm_embeddings", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_mask_net_with_and_without_its_norms_equals_the_paper_written_with_loops(
+    draw: Callable[..., Tensor],
+    randomise: Randomise,
+    kind: Kind,
+    norm_embeddings: bool,
+    norm_blocks: bool,
+    seed: int,
+) -> None:
+    norms = {"norm_embeddings": norm_embeddings, "norm_blocks": norm_blocks}
+    layer = randomise(
+        build(
+            "mask_net", num_fields=3, embedding_dim=4, kind=kind, hidden_units=(6, 5, 3), **norms
+        ),
+        seed,
+    )
+    x_BFD = draw(4, 3, 4, seed=seed)
+    expected = torch.tensor(
+        [plain_mask_net(row, layer, kind, 3, **norms) for row in x_BFD.tolist()],
         dtype=torch.float64,
     )
     torch.testing.assert_close(layer(x_BFD), expected, rtol=1e-11, atol=1e-11)
@@ -215,6 +257,33 @@ def test_mask_net_with_masks_of_zeros_is_the_same_for_every_row(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_mask_net_without_norms_is_the_larger_the_larger_its_maps(
+    draw: Callable[..., Tensor], randomise: Randomise, kind: Kind, seed: int
+) -> None:
+    layer = randomise(
+        build(
+            "mask_net",
+            num_fields=4,
+            embedding_dim=3,
+            kind=kind,
+            hidden_units=(6, 5),
+            norm_embeddings=False,
+            norm_blocks=False,
+        ),
+        seed,
+    )
+    x_BFD = draw(4, 4, 3, seed=seed)
+    once = layer(x_BFD)
+    with torch.no_grad():
+        for _, _, own in block_ops(layer, kind, 2, False, False):
+            own.weight.mul_(3.0)
+    # Serial: the second block has both factors.
+    times = 9.0 if kind == "serial" else 3.0
+    torch.testing.assert_close(layer(x_BFD), times * once, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_mask_net_drops_units_in_training_alone_and_scales_the_rest(
     draw: Callable[..., Tensor], randomise: Randomise, seed: int
 ) -> None:
@@ -282,3 +351,54 @@ def test_mask_net_counts_its_operations_and_parameters(
     # Both maps of a mask have a bias, the block's own none; a norm has two numbers a channel.
     biases = sum(7 + read for read, _ in reads)
     assert count_parameters(layer) == weights + biases + 2 * (3 + 5 + 2)
+
+
+@pytest.mark.parametrize(
+    ("norm_embeddings", "norm_blocks", "beside", "learned"),
+    # 7 operations a number of what is normalised, 12 of the fields and 5 + 2 of the blocks; two
+    # numbers a channel: 3 of a field, 5 and 2 of the blocks.
+    [(False, True, 7 * 7, 14), (True, False, 7 * 12, 6), (False, False, 0, 0)],
+)
+def test_mask_net_counts_no_norm_it_does_not_have(
+    count_matmul_flops: Callable[[nn.Module, int, int], int],
+    count_parameters: Callable[[nn.Module], int],
+    norm_embeddings: bool,
+    norm_blocks: bool,
+    beside: int,
+    learned: int,
+) -> None:
+    layer = build(
+        "mask_net",
+        num_fields=4,
+        embedding_dim=3,
+        kind="parallel",
+        hidden_units=(5, 2),
+        mask_units=7,
+        norm_embeddings=norm_embeddings,
+        norm_blocks=norm_blocks,
+    )
+    # Each block: 7 hidden units of its mask and 12 numbers of it, which mask the fields, and a relu
+    # a unit.
+    weights = 2 * (12 * 7 + 7 * 12) + 12 * (5 + 2)
+    assert layer.flops.matmul == count_matmul_flops(layer, 4, 3) == 2 * weights
+    assert layer.flops.other == 2 * (7 + 12) + (5 + 2) + beside
+    assert count_parameters(layer) == weights + 2 * (7 + 12) + learned
+
+
+def test_mask_net_has_the_parameters_of_the_published_frappe_run(
+    count_parameters: Callable[[nn.Module], int],
+) -> None:
+    layer = build(
+        "mask_net",
+        num_fields=10,
+        embedding_dim=10,
+        kind="parallel",
+        hidden_units=(50, 50, 50),
+        mask_units=200,
+        norm_embeddings=False,
+    )
+    # A block: maps of 100 to 200 and of 200 to 100 with biases, one of 100 to 50 without, a norm.
+    assert count_parameters(layer) == 3 * (101 * 200 + 201 * 100 + 100 * 50 + 2 * 50)
+    # 5389 rows of width 10, and a network of 150 to 400, 400, 400 and 1.
+    tables, deep = 53890, 60400 + 320800 + 401
+    assert tables + count_parameters(layer) + deep == 571691
