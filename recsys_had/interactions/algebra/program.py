@@ -100,7 +100,14 @@ class Interaction(nn.Module):
         return self.flops.total
 
     def forward(self, *sources: Tensor) -> Tensor:
-        """Computes the expression."""
+        """Computes the expression.
+
+        Raises:
+            ValueError: a source has another shape.
+        """
+        for x, shape in zip(sources, self.input_shapes, strict=True):
+            if tuple(x.shape[1:]) != shape:
+                raise ValueError(f"input must be (B, {shape[0]}, {shape[1]}); got {(*x.shape,)}.")
         out = self._program(*sources)
         return out.flatten(1) if len(self.output_shape) == 1 else out
 

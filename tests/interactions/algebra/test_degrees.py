@@ -118,8 +118,15 @@ def build(name: str) -> Any:
 
 # Seeds whose small integers do not happen to cancel in a sum of a few.
 @pytest.mark.parametrize("seed", [0, 2])
+# `learned_gate` is exactly linear, but its gate is a sigmoid of learned numbers, which does not let
+# integers stay integers.
 @pytest.mark.parametrize(
-    "name", [name for name in interactions.names() if build(name).degree is not None]
+    "name",
+    [
+        name
+        for name in interactions.names()
+        if build(name).degree is not None and name != "learned_gate"
+    ],
 )
 def test_the_degree_of_an_interaction_is_the_exact_one(
     exact_degree: Callable[..., int | None], name: str, seed: int

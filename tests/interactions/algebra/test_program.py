@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from recsys_had.interactions import build
 from recsys_had.interactions.algebra import (
     Expr,
     Flops,
@@ -264,3 +265,9 @@ def test_an_expression_reads_what_another_module_gives() -> None:
     square = x * x
     # What stands before a source is somebody else's and costs this module nothing.
     assert [expr.flops.total for expr in definition(pool(square, "C"), until=[square])] == [9]
+
+
+def test_an_input_of_another_shape_is_refused() -> None:
+    layer = build("linear", num_fields=3, embedding_dim=4)
+    with pytest.raises(ValueError, match=r"^input must be \(B, 3, 1\); got \(2, 3, 4\)\.$"):
+        layer(torch.zeros(2, 3, 4))

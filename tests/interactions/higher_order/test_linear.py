@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from recsys_had.interactions import build
+from recsys_had.interactions import build, express
+from recsys_had.interactions.algebra import Interaction, source
 
 SEEDS = range(5)
 
@@ -26,7 +27,9 @@ def test_linear_equals_the_sum_written_with_loops(
 ) -> None:
     x_BFD = draw(4, num_fields, embedding_dim, seed=seed)
     expected = torch.tensor([[plain_linear(row)] for row in x_BFD.tolist()], dtype=torch.float64)
-    layer = build("linear", num_fields=num_fields, embedding_dim=embedding_dim)
+    # On its own tables a field is one number wide; of another node's it sums all.
+    x = source(num_fields, embedding_dim)
+    layer = Interaction(express("linear", x), [x])
     torch.testing.assert_close(layer(x_BFD), expected, rtol=0, atol=1e-13)
 
 
