@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ from recsys_had.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from recsys_had.comparison import Measured
 
+# Of the trials; no seed anyone is likely to compare by.
+_TUNING_SEED = 20_077
+
 
 @recsys_had_command("benchmark")
 @click.argument("suite")
@@ -22,6 +26,10 @@ if TYPE_CHECKING:
 @click.option("--experiments", multiple=True, help="Some of the suite alone.")
 @click.option("--seeds", multiple=True, type=click.IntRange(min=0), help="Default: 1 2.")
 @click.option("--override", multiple=True, metavar="KEY=VALUE", help="Of every experiment.")
+@click.option(
+    "--tune", type=click.IntRange(min=1), metavar="N", help="Tune each model first, in N trials."
+)
+@click.option("--finished", is_flag=True, help="Report what is finished; train nothing.")
 def command(
     suite: str,
     data: Path,
@@ -29,11 +37,16 @@ def command(
     experiments: tuple[str, ...],
     seeds: tuple[int, ...],
     override: tuple[str, ...],
+    tune: int | None,
+    finished: bool,
 ) -> Result:
     """Train all bundled experiments on dataset SUITE, once a seed, and compare them.
 
     A stopped benchmark goes on when it is run again: what is finished is not trained again. The
     figures are those of the validation split, on which the best epoch was chosen.
+
+    With --tune every model gets the same number of trials, drawn from the same space about its own
+    settings, with a seed of their own; the best by validation AUC is then trained with each seed.
     """
     content = benchmark(
         suite,
@@ -42,6 +55,8 @@ def command(
         experiments=experiments,
         seeds=seeds or (1, 2),
         overrides=override,
+        tune=tune,
+        finished=finished,
     )
     return Result(content, (out / "report.md").read_text())
 
@@ -54,22 +69,34 @@ def benchmark(
     experiments: tuple[str, ...] = (),
     seeds: tuple[int, ...] = (1, 2),
     overrides: tuple[str, ...] = (),
+    tune: int | None = None,
+    finished: bool = False,
 ) -> dict[str, Any]:
     """Trains what is not there yet and writes the report; returns what ``--json`` prints."""
     from recsys_had.comparison import draw_comparison, markdown_table, summarise, to_dict
 
     names = _experiments_of(suite, experiments)
-    runs = _claim(out)
-    results = [
-        _measured(name, seed, data=data, out=out, runs=runs, overrides=overrides)
-        for seed in seeds
-        for name in names
-    ]
+    bench = _Bench(data, out, _claim(out), trains=not finished)
+    chosen = dict.fromkeys(names, overrides)
+    if tune is not None:
+        chosen = {name: (*overrides, *bench.best_trial(name, tune, overrides)) for name in names}
+    found = [bench.measure(name, seed, chosen[name]) for seed in seeds for name in names]
+    results = [one for one in found if one is not None]
+    if not results:
+        raise DataError(f"{out}: holds no finished result of these. Run it without --finished.")
     rows = summarise(results)
     text = f"# {suite}\n\n{markdown_table(rows)}\n"
+    if tune is not None:
+        text += f"\nSettings chosen among {tune} trials each:\n\n"
+        text += "\n".join(f"- {name}: {' '.join(chosen[name]) or 'as bundled'}" for name in names)
+        text += "\n"
     (out / "report.md").write_text(text)
     draw_comparison(rows, out / "auc.png", title=suite)
-    content = {"suite": suite, "seeds": list(seeds), "models": [to_dict(row) for row in rows]}
+    content = {
+        "suite": suite,
+        "seeds": list(seeds),
+        "models": [{**to_dict(row), "overrides": list(chosen[row.experiment])} for row in rows],
+    }
     (out / "report.json").write_text(json.dumps(content, indent=2) + "\n")
     return content
 
@@ -111,53 +138,102 @@ def _claim(out: Path) -> Path:
     return runs
 
 
-def _measured(
-    name: str, seed: int, *, data: Path, out: Path, runs: Path, overrides: tuple[str, ...]
-) -> "Measured":
-    """The result of one training, from an earlier try if it was of the same settings and data."""
-    from recsys_had.pipelines.describe import describe
-    from recsys_had.pipelines.train import train
+@dataclass(frozen=True)
+class _Bench:
+    """Where trainings read and leave their results.
 
-    from recsys_had.comparison import Measured
-    from recsys_had.config import load_experiment
-    from recsys_had.data.folder import DataFolder
+    Args:
+        data: encoded rows.
+        out: the report's folder.
+        runs: its folder of finished results.
+        trains: whether what is not finished is trained.
+    """
 
-    overrides = (*overrides, f"train.seed={seed}")
-    folder = DataFolder.open(data)
-    same = {key: folder.manifest[key] for key in ("card_digest", "vocabulary_digest", "rows")}
-    # Keys a later version adds leave the digest as it was.
-    settings = load_experiment(name, overrides).model_dump(mode="json", exclude_defaults=True)
-    settings["model"].pop("definition", None)
-    facts = [settings, same]
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    note = runs / f"{name}-{seed}.json"
-    if note.is_file():
-        found = Measured.load(note)
-        if found.settings_digest == digest:
-            return found
-    if not folder.rows("valid"):
-        raise DataError(f"{data}: has no row in split 'valid', by which models are compared.")
-    click.echo(f"{name}, seed {seed} ...", err=True)
-    # Work of other settings is not gone on with; a run that ended just before its result was
-    # written is done again.
-    run = out / ".work" / f"{name}-{seed}-{digest[:12]}"
-    if (run / "manifest.json").exists():
+    data: Path
+    out: Path
+    runs: Path
+    trains: bool
+
+    def best_trial(self, name: str, count: int, overrides: tuple[str, ...]) -> tuple[str, ...]:
+        """The overrides of the trial with the best validation AUC."""
+        from recsys_had.config import load_experiment
+        from recsys_had.tuning import trials
+
+        given = trials(load_experiment(name, overrides), count)
+        found = [
+            (self.measure(name, _TUNING_SEED, (*overrides, *trial), tag=f"trial{number}"), trial)
+            for number, trial in enumerate(given)
+        ]
+        finished = [(one.auc, trial) for one, trial in found if one is not None]
+        return max(finished, key=lambda pair: pair[0])[1] if finished else ()
+
+    def measure(
+        self, name: str, seed: int, overrides: tuple[str, ...], *, tag: str | None = None
+    ) -> "Measured | None":
+        """The result of one training, from an earlier try if it was of the same settings and data.
+
+        None where there is none and nothing is to be trained.
+        """
+        from recsys_had.comparison import Measured
+        from recsys_had.config import load_experiment
+        from recsys_had.data.folder import DataFolder
+
+        overrides = (*overrides, f"train.seed={seed}")
+        folder = DataFolder.open(self.data)
+        same = {key: folder.manifest[key] for key in ("card_digest", "vocabulary_digest", "rows")}
+        # Keys a later version adds leave the digest as it was.
+        settings = load_experiment(name, overrides).model_dump(mode="json", exclude_defaults=True)
+        settings["model"].pop("definition", None)
+        text = json.dumps([settings, same], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        note = self.runs / f"{name}-{tag or seed}.json"
+        if note.is_file():
+            found = Measured.load(note)
+            if found.settings_digest == digest:
+                return found
+        if not folder.rows("valid"):
+            raise DataError(
+                f"{self.data}: has no row in split 'valid', by which models are compared."
+            )
+        if not self.trains:
+            return None
+        click.echo(f"{name}, {tag or f'seed {seed}'} ...", err=True)
+        return self._train(name, seed, overrides, digest, note)
+
+    def _train(
+        self, name: str, seed: int, overrides: tuple[str, ...], digest: str, note: Path
+    ) -> "Measured":
+        from recsys_had.pipelines.describe import describe
+        from recsys_had.pipelines.train import train
+
+        from recsys_had.comparison import Measured
+        from recsys_had.data.folder import DataFolder
+
+        # Work of other settings is not gone on with; a run that ended just before its result was
+        # written is done again.
+        run = self.out / ".work" / f"{name}-{seed}-{digest[:12]}"
+        if (run / "manifest.json").exists():
+            shutil.rmtree(run)
+        trained = train(
+            name, overrides=overrides, data=self.data, out=run, resume=True, tracking=False
+        )
+        best = trained["history"][trained["best_epoch"] - 1]["valid"]
+        if best["auc"] is None:
+            raise DataError(
+                f"{self.data}: all labels of split 'valid' are the same, so there is no AUC."
+            )
+        rows = DataFolder.open(self.data).rows("train")
+        result = Measured(
+            experiment=name,
+            seed=seed,
+            settings_digest=digest,
+            parameters=describe(name, overrides=overrides, data=self.data)["parameters"],
+            auc=best["auc"],
+            logloss=best["logloss"],
+            best_epoch=trained["best_epoch"],
+            epochs=trained["epochs"],
+            epoch_s=round(rows / trained["rows_per_s"], 3),
+        )
+        result.save(note)
         shutil.rmtree(run)
-    trained = train(name, overrides=overrides, data=data, out=run, resume=True, tracking=False)
-    best = trained["history"][trained["best_epoch"] - 1]["valid"]
-    if best["auc"] is None:
-        raise DataError(f"{data}: all labels of split 'valid' are the same, so there is no AUC.")
-    result = Measured(
-        experiment=name,
-        seed=seed,
-        settings_digest=digest,
-        parameters=describe(name, overrides=overrides, data=data)["parameters"],
-        auc=best["auc"],
-        logloss=best["logloss"],
-        best_epoch=trained["best_epoch"],
-        epochs=trained["epochs"],
-        epoch_s=round(folder.rows("train") / trained["rows_per_s"], 3),
-    )
-    result.save(note)
-    shutil.rmtree(run)
-    return result
+        return result

@@ -80,6 +80,45 @@ def test_work_left_behind_does_not_stand_in_the_way(cli, data: Path, tmp_path: P
     assert cli(*words).code == 0
 
 
+def test_tuning_gives_every_model_the_same_number_of_trials(
+    cli, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "report"
+    words = ("benchmark", "synthetic", "--data", data, "--out", out, *WORDS, "--tune", 3)
+    done = cli(*words, "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    for row in found["models"]:
+        name = row["experiment"]
+        trials = {
+            number: json.loads((out / "runs" / f"{name}-trial{number}.json").read_text())
+            for number in range(3)
+        }
+        assert {trial["seed"] for trial in trials.values()}.isdisjoint(found["seeds"])
+        assert len({trial["settings_digest"] for trial in trials.values()}) == 3
+        best = max(trials, key=lambda number: trials[number]["auc"])
+        assert (row["overrides"] == ["train.epochs=1"]) == (best == 0)
+        assert row["seeds"] == 2
+    assert "Settings chosen among 3 trials each:" in (out / "report.md").read_text()
+    again = cli(*words, "--json")
+    assert ", trial" not in again.err
+    assert json.loads(again.out) == found
+
+
+def test_what_is_finished_can_be_reported_without_training_the_rest(
+    cli, data: Path, tmp_path: Path
+) -> None:
+    words = ("benchmark", "synthetic", "--data", data, *WORDS, "--seeds")
+    out = ("--out", tmp_path / "report")
+    assert cli(*words, 1, *out).code == 0
+    done = cli(*words, 1, 3, *out, "--finished", "--json")
+    assert done.code == 0, done.err
+    assert [row["seeds"] for row in json.loads(done.out)["models"]] == [1, 1]
+    nothing = cli(*words, 3, "--out", tmp_path / "none", "--finished")
+    assert nothing.code == 2
+    assert "holds no finished result of these. Run it without --finished." in nothing.err
+
+
 def interrupt(*arguments: object, **options: object) -> None:
     raise KeyboardInterrupt
 
