@@ -329,5 +329,5 @@ def test_all_wrong_nodes_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_an_unknown_bundled_experiment_suggests_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"^frappe_fn: no bundled .* Did you mean 'frappe_fm'\?"):
-        load_experiment("frappe_fn")
+    with pytest.raises(ConfigError, match=r"^frappe_deepfn: no bundled .* Did you mean 'frappe_deepfm'\?"):
+        load_experiment("frappe_deepfn")
