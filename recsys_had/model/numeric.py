@@ -4,7 +4,6 @@ Letters: B batch, N numeric columns, C columns of a group, S scaled columns, T f
 D embedding_dim.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +14,10 @@ from torch import Tensor, nn
 from recsys_had import numeric
 from recsys_had.config import ModelConfig
 from recsys_had.errors import ConfigError
-from recsys_had.interactions._batch_norm import DistributedBatchNorm
-from recsys_had.numeric._encoder import Encoder
+from recsys_had.model.numeric_group import NumericGroup
 from recsys_had.numeric.piecewise_linear import PiecewiseLinear
-from recsys_had.numeric.scale import Scale
 from recsys_had.numeric_config import ColumnConfig, NumericConfig
 from recsys_had.suggest import nearest
-
-# As many as a batch normalisation in the graph is told to cost.
-_NORM_FLOPS = 2
 
 
 @dataclass(frozen=True)
@@ -96,7 +90,7 @@ class NumericFields(nn.Module):
             if numeric.tokens(kind) == "none":
                 continue
             number = sum(group.kind == kind for group in self._groups())
-            self.groups[kind if number == 0 else f"{kind}_{number + 1}"] = _Group(
+            self.groups[kind if number == 0 else f"{kind}_{number + 1}"] = NumericGroup(
                 column=column,
                 names=[dense[place] for place in columns],
                 places=columns,
@@ -160,8 +154,8 @@ class NumericFields(nn.Module):
             for group in self._groups()
         ]
 
-    def _groups(self) -> "list[_Group]":
-        return [group for group in self.groups.values() if isinstance(group, _Group)]
+    def _groups(self) -> list[NumericGroup]:
+        return [group for group in self.groups.values() if isinstance(group, NumericGroup)]
 
 
 def numeric_fields(
@@ -190,61 +184,6 @@ def numeric_fields(
     return None
 
 
-class _Group(nn.Module):
-    """Columns of one kind and the same options."""
-
-    places: Tensor
-    vectors: Tensor
-
-    def __init__(
-        self,
-        *,
-        column: ColumnConfig,
-        names: list[str],
-        places: list[int],
-        num_dense: int,
-        vectors: list[int],
-        num_vectors: int,
-        embedding_dim: int,
-        seed: int,
-        is_described: bool,
-    ) -> None:
-        super().__init__()
-        self.kind = column.kind
-        self.names = names
-        is_joint = numeric.tokens(self.kind) == "joint"
-        self.field_names = ["+".join(names)] if is_joint else names
-        self._reads_all = places == list(range(num_dense))
-        self._takes_all = vectors == list(range(num_vectors))
-        self.register_buffer("places", torch.tensor(places), persistent=False)
-        self.register_buffer("vectors", torch.tensor(vectors), persistent=False)
-        self.norm = DistributedBatchNorm(len(names)) if column.normalise == "batch" else None
-        try:
-            self.encoder = _started(column, names, embedding_dim, seed)
-        except ValueError as cause:
-            at = f"model.numeric.columns.{names[0]}" if is_described else "model.numeric"
-            raise ConfigError(f"{at}: {cause}") from cause
-
-    @property
-    def flops_per_row(self) -> int:
-        """The encoder's, and the normalisation's."""
-        norm = 0 if self.norm is None else _NORM_FLOPS * len(self.names)
-        return self.encoder.flops_per_row + norm
-
-    def forward(self, dense_BN: Tensor, vectors_SD: Tensor | None) -> Tensor:
-        """Embeds the group's columns."""
-        x_BC = dense_BN if self._reads_all else dense_BN.index_select(1, self.places)
-        if self.norm is not None:
-            x_BC = self.norm(x_BC)
-        if not isinstance(self.encoder, Scale):
-            e_BCD: Tensor = self.encoder(x_BC)
-            return e_BCD
-        assert vectors_SD is not None, "scaled columns have vectors"
-        own_CD = vectors_SD if self._takes_all else vectors_SD.index_select(0, self.vectors)
-        scaled_BCD: Tensor = self.encoder(x_BC, own_CD)
-        return scaled_BCD
-
-
 def _grouped(dense: Sequence[str], config: NumericConfig) -> list[tuple[list[int], ColumnConfig]]:
     """Places of the columns that share a kind and all options."""
     groups: dict[str, tuple[list[int], ColumnConfig]] = {}
@@ -253,30 +192,6 @@ def _grouped(dense: Sequence[str], config: NumericConfig) -> list[tuple[list[int
         key = json.dumps(column.to_mapping(), sort_keys=True)
         groups.setdefault(key, ([], column))[0].append(place)
     return list(groups.values())
-
-
-def _started(column: ColumnConfig, names: list[str], embedding_dim: int, seed: int) -> Encoder:
-    """The group's encoder, with the initial weights that each column's name decides."""
-
-    def build(num_columns: int, drawn_for: str) -> Encoder:
-        key = hashlib.sha256(f"{seed}:numeric:{column.kind}:{drawn_for}".encode()).digest()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int.from_bytes(key[:8], "big") >> 1)
-            return numeric.build(
-                column.kind,
-                num_columns=num_columns,
-                embedding_dim=embedding_dim,
-                **column.options,
-            )
-
-    whole = build(len(names), "+".join(names))
-    if numeric.tokens(column.kind) == "each":
-        with torch.no_grad():
-            for place, name in enumerate(names):
-                alone = build(1, name)
-                for weight, drawn in zip(whole.parameters(), alone.parameters(), strict=True):
-                    weight[place] = drawn[0]
-    return whole
 
 
 def _require_columns(config: NumericConfig, dense: Sequence[str]) -> None:
