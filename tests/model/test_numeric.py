@@ -172,6 +172,18 @@ def test_parameters_and_operations_are_counted_by_hand() -> None:
     assert model.flops_per_row() == nodes + 58 + 3 + 4
 
 
+def test_columns_that_are_no_field_are_read_from_the_dense_source() -> None:
+    nodes = {"fm": {"layer": "fm"}, "deep": {"layer": "mlp", "inputs": ("dense",)}}
+    tokens = {"columns": {"a": "none", "b": "none", "c": "none"}}
+    model = model_of(tokens, nodes)
+    shapes = {node.name: node.input_shapes for node in model.node_summaries()}
+    assert shapes == {"fm": ((2, 3),), "deep": ((1, 4),)}
+    rows = np.zeros((2, 4))
+    rows[1, 0] = 3.0
+    assert model.embeddings(batch(rows))["fields"].shape == (2, 2, 3)
+    assert not model(batch(rows))[1].equal(model(batch(np.zeros((2, 4))))[1])
+
+
 def test_everything_is_trained() -> None:
     numeric = {
         "kind": "autodis",
