@@ -40,7 +40,7 @@ def describe(
     from recsys_had.config import load_experiment_with_card
     from recsys_had.data.folder import DataFolder
     from recsys_had.model.ctr import CTRModel
-    from recsys_had.model.embeddings import field_specs
+    from recsys_had.model.embeddings import field_specs, is_table
 
     experiment, card = load_experiment_with_card(name, overrides)
     if data is None:
@@ -53,9 +53,12 @@ def describe(
         fields=field_specs(card, num_embeddings), dense=card.dense, config=experiment.model
     )
     nodes = model.node_summaries()
-    widths = model.embeddings.widths
-    table_rows = sum(num_embeddings.values())
-    tables = (table_rows + len(card.dense)) * sum(widths.values())
+    tables = sum(
+        len(rows) * model.table_width(weight)
+        for weight, rows in model.named_parameters()
+        if is_table(weight)
+    )
+    made = model.embeddings.numeric_fields
     dense = model.num_parameters() - tables
     return {
         "experiment": Path(name).stem,
@@ -66,6 +69,16 @@ def describe(
         "table_parameters": None if data is None else tables,
         "dense_parameters": dense,
         "flops_per_row": model.flops_per_row(),
+        "numeric": [
+            {
+                "kind": group.kind,
+                "columns": list(group.columns),
+                "num_fields": group.num_fields,
+                "parameters": group.parameters,
+                "flops_per_row": group.flops_per_row,
+            }
+            for group in ([] if made is None else made.summaries())
+        ],
         "nodes": [
             {
                 "name": node.name,
@@ -141,6 +154,7 @@ def _as_text(content: dict[str, Any]) -> str:
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+    lines += [_numeric_line(group) for group in content["numeric"] if group["kind"] != "scale"]
     total, outside = content["parameters"], f"{content['dense_parameters']:,}"
     if total is None:
         parameters = f"{outside} parameters outside the tables (give --data to count theirs too)"
@@ -151,3 +165,12 @@ def _as_text(content: dict[str, Any]) -> str:
         f"{content['flops_per_row']:,} operations a row."
     )
     return "\n".join(lines)
+
+
+def _numeric_line(group: dict[str, Any]) -> str:
+    columns, fields = len(group["columns"]), group["num_fields"]
+    return (
+        f"{group['kind']} makes {fields} {'field' if fields == 1 else 'fields'} of {columns} "
+        f"numeric {'column' if columns == 1 else 'columns'}: {group['parameters']:,} parameters, "
+        f"{group['flops_per_row']:,} operations a row."
+    )

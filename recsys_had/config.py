@@ -15,6 +15,7 @@ import yaml
 from recsys_had.bundled import configs_dir
 from recsys_had.errors import ConfigError
 from recsys_had.nodes import SOURCES, NodeConfig, resolve_nodes
+from recsys_had.numeric_config import NumericConfig, resolve_numeric
 from recsys_had.schema import DatasetCard, load_card
 from recsys_had.suggest import nearest
 from recsys_had.yamlfile import KeyPath, YamlDocument, read_yaml, validation_problems
@@ -22,7 +23,7 @@ from recsys_had.yamlfile import KeyPath, YamlDocument, read_yaml, validation_pro
 Positive = Annotated[float, pydantic.Field(gt=0)]
 NotNegative = Annotated[float, pydantic.Field(ge=0)]
 Count = Annotated[int, pydantic.Field(ge=1)]
-_DEFINITION_KEYS = {"description", "nodes", "tables", "combine"}
+_DEFINITION_KEYS = {"description", "nodes", "tables", "combine", "numeric"}
 
 
 class _Model(pydantic.BaseModel):
@@ -41,6 +42,7 @@ class ModelConfig(_Model):
             with their widths; ``embedding_dim`` where none is given.
         groups: fields that nodes read together by the group's name, such as a context.
         combine: whether the logit is the sum of the heads or their mean.
+        numeric: how numeric columns become fields; see :mod:`recsys_had.numeric_config`.
         nodes: the graph; see :mod:`recsys_had.nodes`.
     """
 
@@ -52,6 +54,7 @@ class ModelConfig(_Model):
         default_factory=dict
     )
     combine: Literal["sum", "mean"] = "sum"
+    numeric: NumericConfig | None = None
     nodes: dict[str, NodeConfig]
 
 
@@ -207,6 +210,8 @@ class Experiment(_Model):
         content["model"]["nodes"] = {
             name: node.to_mapping() for name, node in self.model.nodes.items()
         }
+        if self.model.numeric is not None:
+            content["model"]["numeric"] = self.model.numeric.to_mapping()
         return yaml.dump(content, Dumper=_Dumper, sort_keys=False)
 
     def flat(self) -> dict[str, str]:
@@ -291,6 +296,8 @@ def _load(name_or_path: str | Path, overrides: Sequence[str]) -> tuple[Experimen
         nodes, problems = resolve_nodes(model.get("nodes"), document, definition, sources=sources)
         problems = [*_check_sources(sources, document), *problems]
         model["nodes"] = nodes
+        model["numeric"], more = resolve_numeric(model.get("numeric"), document, definition)
+        problems += more
     own = deepcopy(content)
     for keys, value in given:
         problems += _apply_override(content, keys, value)
@@ -429,6 +436,15 @@ def _apply_override(content: dict[str, Any], keys: tuple[str, ...], value: Any) 
             nodes[keys[2]] = nodes[keys[2]].with_option(keys[3], value)
         except ValueError as problem:
             return [f"override: {name}: {problem}"]
+        return []
+    if keys[:2] == ("model", "numeric"):
+        model = content.get("model")
+        if isinstance(model, dict):
+            try:
+                numeric = model.get("numeric") or NumericConfig()
+                model["numeric"] = numeric.with_value(keys[2:], value)
+            except ValueError as problem:
+                return [f"override: {name}: {problem}"]
         return []
     sections: dict[str, type[pydantic.BaseModel]] = {"model": ModelConfig, "train": TrainConfig}
     known = [

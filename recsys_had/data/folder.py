@@ -90,14 +90,22 @@ class DataFolder:
 
     def labels(self, split: str) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The labels of a split, in row order."""
+        return self.column(split, "label")
+
+    def column(self, split: str, name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """A column of one number a row, the label or a dense input, in row order.
+
+        Raises:
+            DataError: a part cannot be read, or has no such column.
+        """
         parts = sorted((self.path / split).glob("part-*.parquet"))
         try:
-            tables = [pq.read_table(part, columns=["label"]) for part in parts]
+            tables = [pq.read_table(part, columns=[name]) for part in parts]
         except (OSError, pa.ArrowException) as cause:
             raise DataError(f"{self.path / split}: cannot be read: {cause}.") from cause
         if not tables:
             return np.empty(0, np.float32)
-        label: np.ndarray[Any, np.dtype[np.float32]] = (
-            pa.concat_tables(tables).column("label").to_numpy().astype(np.float32)
+        values: np.ndarray[Any, np.dtype[np.float32]] = (
+            pa.concat_tables(tables).column(name).to_numpy().astype(np.float32)
         )
-        return label
+        return values

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from recsys_had.batch import Batch
 from recsys_had.config import ModelConfig
 from recsys_had.errors import ConfigError
-from recsys_had.model.embeddings import FieldEmbeddings, FieldSpec
+from recsys_had.model.embeddings import FieldEmbeddings, FieldSpec, is_table
 from recsys_had.model.graph import InteractionGraph, NodeSummary, table_widths
+from recsys_had.model.numeric import numeric_fields
 from recsys_had.suggest import nearest
 
 # Rows drawn from one random stream; part of the definition of an initial row.
@@ -52,18 +53,23 @@ class CTRModel(nn.Module):
                 )
         self.initial = InitialRows(seed=seed, std=config.embedding_init_std)
         names = [*(field.name for field in fields), *dense]
-        groups = {name: _places(name, group, names) for name, group in config.groups.items()}
         widths = table_widths(config, len(names))
         # Groups nobody reads take no part.
         read = {source for node in config.nodes.values() for source in node.inputs}
         # TorchRec fills its tables as it makes them; torch's own stream is left alone.
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.embeddings = FieldEmbeddings(fields=fields, dense=dense, widths=widths)
+            self.embeddings = FieldEmbeddings(
+                fields=fields,
+                dense=dense,
+                widths=widths,
+                numeric=numeric_fields(dense, config, is_read="fields" in widths, seed=seed),
+            )
             torch.manual_seed(seed)
-            num_fields = self.embeddings.num_fields
+            names = list(self.embeddings.field_names)
+            groups = {name: _places(name, group, names) for name, group in config.groups.items()}
             sources: dict[str, tuple[int, ...]] = {
-                name: (num_fields, width) for name, width in widths.items()
+                name: (self.embeddings.num_fields_of(name), width) for name, width in widths.items()
             }
             if dense:
                 sources["dense"] = (len(dense),)
@@ -75,10 +81,14 @@ class CTRModel(nn.Module):
             )
         with torch.no_grad():
             for name, weight in self.named_parameters():
-                if name.startswith("embeddings."):
+                if is_table(name):
                     width = self.table_width(name)
                     weight.zero_()
                     weight[:, :width] = self.initial.rows(name, 0, len(weight), width)
+                if name == "embeddings.numeric.fields":
+                    # The vector a column has where all columns have one, whatever others choose.
+                    rows = self.initial.rows(name, 0, len(dense), width)
+                    weight.copy_(rows[list(self.embeddings.scaled("fields"))])
 
     def forward(self, batch: Batch, *, passes: int = 0) -> Tensor:
         """Computes the logit of every row, ``(B,)``; with passes also what it is made of.
@@ -113,16 +123,14 @@ class CTRModel(nn.Module):
     def num_parameters(self) -> int:
         """Learned numbers, padding not counted."""
         return sum(
-            weight.shape[0] * self.table_width(name)
-            if name.startswith("embeddings.")
-            else weight.numel()
+            weight.shape[0] * self.table_width(name) if is_table(name) else weight.numel()
             for name, weight in self.named_parameters()
         )
 
     def flops_per_row(self) -> int:
         """Multiplications and additions of a row's forward pass; lookups are free."""
-        numeric = len(self.embeddings.dense) * sum(self.embeddings.widths.values())
-        return numeric + sum(node.flops_per_row for node in self.node_summaries())
+        made = self.embeddings.flops_per_row
+        return made + sum(node.flops_per_row for node in self.node_summaries())
 
     def node_summaries(self) -> list[NodeSummary]:
         """Shapes, parameters, cost and degree of every node."""
@@ -136,7 +144,7 @@ class CTRModel(nn.Module):
 
     def without_padding(self, name: str, tensor: Tensor) -> Tensor:
         """A weight as a run folder holds it."""
-        if name.startswith("embeddings."):
+        if is_table(name):
             tensor = tensor[:, : self.table_width(name)]
         return tensor.detach().contiguous()
 
@@ -158,7 +166,7 @@ class CTRModel(nn.Module):
                     raise ValueError(
                         f"{name}: must have shape {tuple(kept.shape)}; got {tuple(source.shape)}."
                     )
-                if name.startswith("embeddings."):
+                if is_table(name):
                     target = target[:, : self.table_width(name)]
                 target.copy_(source)
 

@@ -13,6 +13,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from recsys_had.batch import Batch
 from recsys_had.errors import ConfigError
+from recsys_had.model.numeric import NumericFields
 from recsys_had.schema import DatasetCard
 
 # FBGEMM's kernels take rows of whole 16-byte groups; wider rows are cut back after the lookup.
@@ -43,12 +44,22 @@ def padded_width(embedding_dim: int) -> int:
     return -(-embedding_dim // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE
 
 
+def is_table(weight_name: str) -> bool:
+    """Whether a weight of a model is a set's rows: of fields, or the vectors of numeric columns.
+
+    >>> is_table("embeddings.numeric.fields"), is_table("graph.bias")
+    (True, False)
+    """
+    return weight_name.startswith(("embeddings.tables.", "embeddings.numeric."))
+
+
 class FieldEmbeddings(nn.Module):
     """Looks up every field, once for each set of tables the model holds.
 
     A categorical field is a TorchRec ``EmbeddingBagCollection`` table: one bag of length 1, or
     the mean of several values. A dense input ``x`` is embedded as ``x * v`` with a learned
-    vector ``v`` of its own, the treatment of real-valued features in factorization machines.
+    vector ``v`` of its own, the treatment of real-valued features in factorization machines. In
+    the shared set, and there alone, a dense input may be embedded otherwise (``numeric``).
 
     Shape: batch -> for each set ``(B, F, width)``, categorical fields first.
     Paper: Rendle 2010, Factorization Machines, eq. 1 (real-valued features).
@@ -58,6 +69,7 @@ class FieldEmbeddings(nn.Module):
         fields: the categorical fields.
         dense: names of the dense inputs.
         widths: width of each set of tables; ``fields`` is the shared one.
+        numeric: makes the shared set's fields of the dense inputs; None scales each of them.
 
     >>> from recsys_had.batch import EncodedRows, Layout
     >>> import numpy as np
@@ -70,7 +82,12 @@ class FieldEmbeddings(nn.Module):
     """
 
     def __init__(
-        self, *, fields: Sequence[FieldSpec], dense: Sequence[str], widths: Mapping[str, int]
+        self,
+        *,
+        fields: Sequence[FieldSpec],
+        dense: Sequence[str],
+        widths: Mapping[str, int],
+        numeric: NumericFields | None = None,
     ) -> None:
         super().__init__()
         self.fields = tuple(fields)
@@ -81,13 +98,50 @@ class FieldEmbeddings(nn.Module):
         for name, width in self.widths.items():
             if self.fields:
                 self.tables[name] = _collection(self.fields, width)
-            if self.dense:
-                self.numeric[name] = nn.Parameter(torch.zeros(len(self.dense), width))
+        if numeric is None and "fields" in self.widths:
+            numeric = NumericFields(dense=dense, config=None, embedding_dim=widths["fields"])
+        self.numeric_fields = numeric
+        if "fields" in self.widths and not self.num_fields:
+            raise ConfigError(
+                "model.numeric: leaves the model without a field. Give a column another kind "
+                "than none."
+            )
+        for name, width in self.widths.items():
+            if places := self.scaled(name):
+                self.numeric[name] = nn.Parameter(torch.zeros(len(places), width))
 
     @property
     def num_fields(self) -> int:
-        """F, categorical and dense together."""
-        return len(self.fields) + len(self.dense)
+        """F of the shared set, categorical and dense together."""
+        return self.num_fields_of("fields")
+
+    def num_fields_of(self, name: str) -> int:
+        """F of a set of tables; only the shared one may make other fields of the dense inputs."""
+        return len(self.fields) + self._num_numeric(name)
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """Names of the shared set's fields, in order; of inputs joined into one, with a +."""
+        made = self.dense if self.numeric_fields is None else self.numeric_fields.field_names
+        return (*(field.name for field in self.fields), *made)
+
+    def scaled(self, name: str) -> tuple[int, ...]:
+        """Places, among the dense inputs, of those a set embeds as ``x * v``."""
+        if name == "fields" and self.numeric_fields is not None:
+            return self.numeric_fields.scaled
+        return tuple(range(len(self.dense)))
+
+    @property
+    def flops_per_row(self) -> int:
+        """Multiplications and additions of a row; lookups are free."""
+        first_order = sum(width for name, width in self.widths.items() if name != "fields")
+        made = [] if self.numeric_fields is None else self.numeric_fields.summaries()
+        return len(self.dense) * first_order + sum(group.flops_per_row for group in made)
+
+    def _num_numeric(self, name: str) -> int:
+        if name == "fields" and self.numeric_fields is not None:
+            return self.numeric_fields.num_fields
+        return len(self.dense)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Embeds a batch: for each set of tables ``(B, F, width)``."""
@@ -101,7 +155,9 @@ class FieldEmbeddings(nn.Module):
             rows_BFD = pooled.values().view(-1, len(self.fields), padded_width(width))
             rows_BFD = self._in_order(pooled.keys(), rows_BFD)
             parts.append(rows_BFD[: len(batch.dense), :, :width])
-        if self.dense:
+        if name == "fields" and self.numeric_fields is not None and self._num_numeric(name):
+            parts.append(self.numeric_fields(batch.dense, self.numeric.get(name)))
+        elif name != "fields" and self.dense:
             parts.append(batch.dense.unsqueeze(-1) * self.numeric[name])
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 

@@ -22,6 +22,7 @@ from torchrec.distributed.types import ModuleSharder, ShardingEnv, ShardingPlan
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from recsys_had.model.ctr import CTRModel
+from recsys_had.model.embeddings import is_table
 
 T = TypeVar("T")
 
@@ -155,15 +156,14 @@ def scatter_state(sharded: nn.Module, model: CTRModel, state: Mapping[str, Tenso
     with torch.no_grad():
         for name, value in sorted(sharded.state_dict().items()):
             shape = list(value.size())
-            is_table = name.startswith("embeddings.")
-            if is_table:
+            if is_table(name):
                 shape[1] = model.table_width(name)
             whole = torch.empty(shape, dtype=value.dtype)
             if state is not None:
                 whole.copy_(state[name])
             dist.broadcast(whole, src=0)
             if not isinstance(value, ShardedTensor):
-                target = value[:, : shape[1]] if is_table else value
+                target = value[:, : shape[1]] if is_table(name) else value
                 target.copy_(whole)
             for first, rows in pieces.get(name, ()):
                 rows[:, : shape[1]] = whole[first : first + len(rows)]

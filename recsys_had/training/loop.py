@@ -23,6 +23,7 @@ from recsys_had.errors import DataError
 from recsys_had.metrics import evaluate_scores, improves
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
+from recsys_had.training.bins import fit_bins
 from recsys_had.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from recsys_had.training.distributed import from_rank_zero, gather_state, scatter_state, shard
 from recsys_had.training.interrupt import Interruption, stop
@@ -123,6 +124,7 @@ class Trainer:
             config=experiment.model,
             seed=self._config.seed,
         )
+        fit_bins(self.model, data)
         require_students(self._config.loss, self.model.graph.num_heads)
         fused = self._config.regime == "scale"
         if fused:

@@ -13,7 +13,7 @@ from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backwa
 
 from recsys_had.config import TrainConfig
 from recsys_had.model.ctr import CTRModel
-from recsys_had.model.embeddings import padded_width
+from recsys_had.model.embeddings import is_table, padded_width
 
 _FUSED: dict[str, type[torch.optim.Optimizer]] = {
     "rowwise_adagrad": RowWiseAdagrad,
@@ -129,12 +129,16 @@ class Optimizers:
 
 
 def _dense_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Weights Adam trains: in regime ``published`` the tables form a group of their own."""
+    """Weights Adam trains: in regime ``published`` the tables form a group of their own.
+
+    The vectors of ``scale`` are such rows; what other kinds of numeric columns learn is not:
+    every row of a batch trains it, so it belongs to the network.
+    """
     tables: list[tuple[str, Tensor]] = []
     others: list[tuple[str, Tensor]] = []
     published = config.regime == "published"
     for name, weight in model.named_parameters():
-        if published and name.startswith("embeddings."):
+        if published and is_table(name):
             tables.append((name, weight))
         elif ".tables." not in name:
             others.append((name, weight))

@@ -24,6 +24,7 @@ def test_every_bundled_experiment_is_described(cli, name: str) -> None:
     assert done.code == 0, done.err
     found = done.json
     nodes = found["nodes"]
-    assert found["dense_parameters"] == sum(node["parameters"] for node in nodes) + 1
+    outside = [*nodes, *found["numeric"]]
+    assert found["dense_parameters"] == sum(part["parameters"] for part in outside) + 1
     assert found["flops_per_row"] >= sum(node["flops_per_row"] for node in nodes)
     assert all(node["bytes_per_row"] > 0 for node in nodes)

@@ -61,3 +61,19 @@ def test_the_formula_is_described_as_written(cli, tmp_path: Path) -> None:
     assert mine["output_shape"] == [16, 8]
     # A 10 x 10 map of the means, and 45 pairs to 16 maps; the head reads 16 x 8 numbers.
     assert mine["parameters"] == 100 + 45 * 16 + 16 * 8
+
+
+def test_the_numeric_section_is_described_as_written(cli, tmp_path: Path) -> None:
+    section = block_after("**Numeric columns**", "yaml")
+    names = {"price": "I1", "age": "I2", "clicks": "I5"}
+    for written, name in names.items():
+        section = section.replace(f"{written}:", f"{name}:")
+    path = tmp_path / "numeric.yaml"
+    path.write_text(f"dataset: synthetic\n{section}")
+    done = cli("describe", path, "--json")
+    assert done.code == 0, done.err
+    kinds = {group["kind"]: group["columns"] for group in done.json["numeric"]}
+    assert kinds["periodic"] == ["I1"]
+    assert kinds["piecewise_linear"] == ["I2"]
+    assert kinds["autodis"] == ["I5"]
+    assert len(kinds["scale"]) == 5

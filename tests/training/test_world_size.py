@@ -21,12 +21,15 @@ ROWS = {"train": 449, "valid": 129}
 GLOBAL_BATCH = 64
 
 
-def settings(world_size: int, *, batch_norm: bool = False, **train: Any) -> Experiment:
+def settings(
+    world_size: int, *, batch_norm: bool = False, numeric: Any = None, **train: Any
+) -> Experiment:
     return Experiment.model_validate(
         {
             "dataset": "small",
             "model": {
                 "embedding_dim": 6,
+                "numeric": numeric,
                 "nodes": {
                     "linear": {"layer": "linear"},
                     "fm": {"layer": "fm"},
@@ -139,3 +142,49 @@ def test_a_loss_that_compares_heads_over_two_processes_is_that_of_one(
     one = train(tmp_path / "one", data.path, 1, loss="tri_bce", learning_rate=0.1)
     two = train(tmp_path / "two", data.path, 2, loss="tri_bce", learning_rate=0.1)
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=1e-4)
+
+
+KINDS = {
+    "piecewise_linear": {"num_bins": 5},
+    "periodic": {"num_frequencies": 3, "normalise": "batch"},
+    "autodis": {"num_meta_embeddings": 4, "learn_temperature": True},
+    "mlp": {"hidden_units": [4], "normalise": "batch"},
+    "scale": {"bias": True},
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "regime"),
+    [
+        ("piecewise_linear", "scale"),
+        # One stands for all in the fast tests: a case starts three processes.
+        pytest.param("piecewise_linear", "published", marks=pytest.mark.slow),
+        *(
+            pytest.param(kind, "scale", marks=pytest.mark.slow)
+            for kind in KINDS
+            if kind != "piecewise_linear"
+        ),
+    ],
+)
+def test_numeric_columns_over_two_processes_are_those_of_one(
+    tmp_path: Path, make_small_data: Callable[..., DataFolder], kind: str, regime: str
+) -> None:
+    """Fitted bins are equal to the last bit, losses and validation as far as rounding lets them."""
+    data = make_small_data(tmp_path / "data", rows=ROWS)
+    (data.path / "manifest.json").write_text(json.dumps(data.manifest))
+    (data.path / "card.json").write_text(data.card.model_dump_json())
+    options: dict[str, Any] = {"numeric": {"kind": kind, **KINDS[kind]}, "regime": regime}
+    one = train(tmp_path / "one", data.path, 1, **options)
+    two = train(tmp_path / "two", data.path, 2, sharding="row_wise", **options)
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=1e-4)
+    assert two["valid"]["logloss"] == pytest.approx(one["valid"]["logloss"], abs=1e-4)
+    own = [name for name in one["weights"] if ".numeric_fields." in name]
+    assert own
+    assert two["weights"].keys() == one["weights"].keys()
+    for name in own:
+        if name.endswith(".edges"):
+            assert len(set(one["weights"][name])) == 6
+            assert two["weights"][name] == one["weights"][name]
+        elif ".norm." not in name:
+            difference = np.abs(np.subtract(two["weights"][name], one["weights"][name]))
+            assert np.quantile(difference, 0.9) < 2e-3, name
