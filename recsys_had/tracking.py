@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from recsys_had.columns import source_columns
 from recsys_had.errors import ConfigError
-from recsys_had.schema import DatasetCard, source_columns
+from recsys_had.schema import DatasetCard
 from recsys_had.versions import library_versions
 
 if TYPE_CHECKING:

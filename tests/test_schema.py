@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from recsys_had.columns import source_columns
 from recsys_had.errors import SchemaError
-from recsys_had.schema import load_card, parse_card, source_columns
+from recsys_had.schema import load_card, parse_card
 
 CARD = """\
 name: clicks

@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recsys_had.columns import Field, FloatColumn, IntegerColumn
 from recsys_had.data.lookups import SideTable
 from recsys_had.data.normalise import normalise
 from recsys_had.data.prepare import prepare
@@ -22,7 +23,7 @@ from recsys_had.data.statistics import Scale, Statistics
 from recsys_had.data.values import required_columns
 from recsys_had.data.vocabulary import HashedIds, Vocabulary, texts_of
 from recsys_had.errors import CheckpointError, DataError, RecsysHadError
-from recsys_had.schema import DatasetCard, Field, FloatColumn, IntegerColumn
+from recsys_had.schema import DatasetCard
 from recsys_had.suggest import nearest
 
 

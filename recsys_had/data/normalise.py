@@ -8,14 +8,9 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from recsys_had.columns import Column, MultiCategoricalColumn, TimestampColumn, source_columns
 from recsys_had.errors import DataError
-from recsys_had.schema import (
-    Column,
-    DatasetCard,
-    MultiCategoricalColumn,
-    TimestampColumn,
-    source_columns,
-)
+from recsys_had.schema import DatasetCard
 
 
 def normalise(frame: pl.DataFrame, card: DatasetCard) -> pl.DataFrame:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
+from recsys_had.columns import LabelColumn
 from recsys_had.data.problems import Place, Problems
-from recsys_had.schema import LabelColumn
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 

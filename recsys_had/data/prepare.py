@@ -5,11 +5,12 @@ from collections.abc import Mapping
 import polars as pl
 import pyarrow as pa
 
+from recsys_had.columns import LabelColumn
 from recsys_had.data.lookups import SideTable
 from recsys_had.data.numbers import parse_labels
 from recsys_had.data.problems import Place, Problems
 from recsys_had.data.values import column_values
-from recsys_had.schema import DatasetCard, LabelColumn
+from recsys_had.schema import DatasetCard
 
 
 def prepare(

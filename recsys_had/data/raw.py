@@ -9,6 +9,7 @@ from typing import Literal
 
 import polars as pl
 
+from recsys_had.columns import source_columns
 from recsys_had.data.files import expand
 from recsys_had.data.problems import Problems
 from recsys_had.data.rawfile import check_header, open_raw
@@ -16,7 +17,7 @@ from recsys_had.data.table import TableFile
 from recsys_had.data.text import TextFile
 from recsys_had.data.values import required_columns
 from recsys_had.errors import DataError
-from recsys_had.schema import DatasetCard, source_columns
+from recsys_had.schema import DatasetCard
 
 BLOCK_BYTES = 64 << 20
 _log = logging.getLogger("recsys_had")

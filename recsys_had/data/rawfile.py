@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from recsys_had.columns import Column, source_columns
 from recsys_had.data.table import TableFile
 from recsys_had.data.text import TextFile
 from recsys_had.errors import DataError
-from recsys_had.schema import Column, FileFormat, source_columns
+from recsys_had.schema import FileFormat
 from recsys_had.suggest import nearest
 
 

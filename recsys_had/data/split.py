@@ -9,19 +9,11 @@ import xxhash
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
+from recsys_had.columns import MultiCategoricalColumn, TimestampColumn, source_columns
 from recsys_had.data.problems import Place, Problems
 from recsys_had.data.times import parse_moment, parse_times
 from recsys_had.errors import DataError
-from recsys_had.schema import (
-    SPLITS,
-    ContentHashSplit,
-    DatasetCard,
-    MultiCategoricalColumn,
-    StratifiedSplit,
-    TimeSplit,
-    TimestampColumn,
-    source_columns,
-)
+from recsys_had.schema import SPLITS, ContentHashSplit, DatasetCard, StratifiedSplit, TimeSplit
 
 # A row's split, as its place in SPLITS: 0 train, 1 valid, 2 test.
 Splits = NDArray[np.int8]

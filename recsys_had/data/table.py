@@ -8,9 +8,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from recsys_had.columns import Column
 from recsys_had.data.normalise import normalise_columns
 from recsys_had.errors import DataError
-from recsys_had.schema import Column
 
 
 class TableFile:

@@ -11,6 +11,15 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recsys_had.columns import (
+    CategoricalColumn,
+    Column,
+    FloatColumn,
+    IntegerColumn,
+    MultiCategoricalColumn,
+    TimestampColumn,
+    source_columns,
+)
 from recsys_had.data.numbers import (
     add_problems,
     log_squared_bucket,
@@ -19,16 +28,7 @@ from recsys_had.data.numbers import (
 )
 from recsys_had.data.problems import Place, Problems
 from recsys_had.data.times import parse_times
-from recsys_had.schema import (
-    CategoricalColumn,
-    Column,
-    DatasetCard,
-    FloatColumn,
-    IntegerColumn,
-    MultiCategoricalColumn,
-    TimestampColumn,
-    source_columns,
-)
+from recsys_had.schema import DatasetCard
 
 
 def required_columns(card: DatasetCard) -> tuple[str, ...]:
