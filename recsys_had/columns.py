@@ -130,6 +130,24 @@ class TimestampColumn(CardPart):
         return {part: part for part in parts} if isinstance(parts, list) else parts
 
 
+class VectorColumn(CardPart):
+    """A content vector, such as the embedding of a text or an image; all zeros where missing.
+
+    A Parquet column holds it as a list of numbers (Arrow's lists of any kind), a text column as
+    numbers with separators between them.
+
+    Args:
+        size: numbers every vector holds.
+        separator: what stands between the numbers of a text column.
+        transform: none, or l2: scaled to length 1; a vector of zeros stays as it is.
+    """
+
+    kind: Literal["vector"]
+    size: int = pydantic.Field(ge=1)
+    separator: Annotated[str, pydantic.Field(min_length=1)] = "|"
+    transform: Literal["none", "l2"] = "none"
+
+
 class IdColumn(CardPart):
     """Identifies a row; a string outside the model, kept with ``predict --keep``."""
 
@@ -149,6 +167,7 @@ Column = Annotated[
     | IntegerColumn
     | FloatColumn
     | TimestampColumn
+    | VectorColumn
     | IdColumn
     | IgnoredColumn,
     pydantic.Field(discriminator="kind"),

@@ -13,8 +13,9 @@ A node is written as briefly as it allows::
           lin(outer(x * gate, x, "upper"), "T", out=width)
         width: 16                           # a name for the formula
 
-``inputs`` names nodes that stand above, ``fields`` (the embeddings, the default) or ``dense``
-(the numeric columns). The nodes nobody reads are the heads; their logits are summed.
+``inputs`` names nodes that stand above, ``fields`` (the embeddings, the default), ``dense``
+(the numeric columns) or a content vector of the dataset card. The nodes nobody reads are the
+heads; their logits are summed.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ class NodeConfig(pydantic.BaseModel):
 
     Args:
         layer: name of the interaction.
-        inputs: what it reads: nodes above it, ``fields`` or ``dense``.
+        inputs: what it reads: nodes above it, ``fields``, ``dense`` or vectors of the card.
         options: keyword arguments of the layer.
     """
 
@@ -268,7 +269,8 @@ class _Reader:
         above: list[str] = list(SOURCES)
         for name, node in self.nodes.items():
             for source in node.inputs:
-                if source not in above:
+                # What is no node at all may be a vector of the dataset card, which the model knows.
+                if source not in above and source in self.nodes:
                     self.problems.append(
                         f"{self.places[name]}: {name}.inputs: '{source}' is no node above it."
                         f"{nearest(source, above)}"

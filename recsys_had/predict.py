@@ -79,6 +79,7 @@ class BatchPredictor:
             fields=field_specs(run.card, encoder.num_embeddings),
             dense=run.card.dense,
             config=run.experiment.model,
+            vectors=run.card.vectors,
         )
         try:
             model.import_state(run.weights())
@@ -307,6 +308,9 @@ def _from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
         try:
             columns[str(name)] = pl.from_pandas(column, nan_to_null=True)
         except (TypeError, pa.ArrowException, pl.exceptions.PolarsError):
-            values = [None if pd.isna(value) else str(value) for value in column]
+            values = [
+                None if pd.api.types.is_scalar(value) and pd.isna(value) else str(value)
+                for value in column
+            ]
             columns[str(name)] = pl.Series(values, dtype=pl.String)
     return pl.DataFrame(columns)

@@ -10,7 +10,15 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from recsys_had.bundled import datasets_dir
-from recsys_had.columns import CardPart, Column, Field, TimestampColumn, fields_of, is_dense
+from recsys_had.columns import (
+    CardPart,
+    Column,
+    Field,
+    TimestampColumn,
+    VectorColumn,
+    fields_of,
+    is_dense,
+)
 from recsys_had.errors import SchemaError
 from recsys_had.suggest import nearest
 from recsys_had.yamlfile import YamlDocument, parse_yaml, read_yaml, validation_problems
@@ -157,7 +165,7 @@ class DatasetCard(CardPart):
                 raise ValueError(
                     f"lookups.{name}.key must name a column of both tables; got '{lookup.key}'."
                 )
-        names = [field.name for field in self.fields] + list(self.dense)
+        names = [*(field.name for field in self.fields), *self.dense, *self.vectors]
         for name in (*self.all_columns, *names, *self.lookups):
             # Tables are modules, and files, named after their fields.
             unfit = next((character for character in "./\\\0" if character in name), None)
@@ -212,6 +220,15 @@ class DatasetCard(CardPart):
     def dense(self) -> tuple[str, ...]:
         """Names of the dense inputs, in the card's order."""
         return tuple(name for name, column in self.all_columns.items() if is_dense(column))
+
+    @cached_property
+    def vectors(self) -> dict[str, int]:
+        """Name and size of each content vector, in the card's order."""
+        return {
+            name: column.size
+            for name, column in self.all_columns.items()
+            if isinstance(column, VectorColumn)
+        }
 
     @cached_property
     def digest(self) -> str:

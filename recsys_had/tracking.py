@@ -172,7 +172,11 @@ class MlflowTracker:
             source_type="local",
             source=json.dumps({"uri": str(source.resolve())}),
             schema=json.dumps(
-                {"fields": [field.name for field in card.fields], "dense": list(card.dense)}
+                {
+                    "fields": [field.name for field in card.fields],
+                    "dense": list(card.dense),
+                    "vectors": card.vectors,
+                }
             ),
             profile=json.dumps({"rows": manifest["rows"]}),
         )

@@ -138,8 +138,8 @@ def test_every_bundled_experiment_opens_with_the_command_that_runs_it(name: str)
             "Did you mean 'published'?",
         ),
         (
-            HEAD + "  nodes:\n    deep: {layer: mlp, inputs: [pair]}\n    pairs: bilinear\n",
-            "e.yaml:4: deep.inputs: 'pair' is no node above it. Known: dense, fields.",
+            HEAD + "  nodes:\n    deep: {layer: mlp, inputs: [pairs]}\n    pairs: bilinear\n",
+            "e.yaml:4: deep.inputs: 'pairs' is no node above it. Known: dense, fields.",
         ),
         (
             HEAD + "  nodes:\n    deep: {layer: mlp, inputs: 5}\n",

@@ -117,7 +117,7 @@ class Encoder:
 
         Returns:
             ``label`` (float32) if the frame has the label column, each field (int32, or a list
-            of them, never empty), each dense input (float32).
+            of them, never empty), each dense input (float32), each vector (array of float32).
 
         Raises:
             DataError: a column is missing, or one line per value that is not what its column
@@ -135,6 +135,8 @@ class Encoder:
             columns[field.name] = encode(values.column(field.name), self._ids[field.name])
         for name in self.card.dense:
             columns[name] = pa.array(self._transform(name, values.column(name)))
+        for name in self.card.vectors:
+            columns[name] = values.column(name)
         return pa.table(columns)
 
     def unseen(self, frame: pl.DataFrame, encoded: pl.DataFrame) -> dict[str, int]:

@@ -20,6 +20,7 @@ def layout_of(card: DatasetCard) -> Layout:
         fields=tuple(field.name for field in card.fields),
         multi=frozenset(field.name for field in card.fields if field.is_multi),
         dense=card.dense,
+        vectors=card.vectors,
     )
 
 

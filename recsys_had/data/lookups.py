@@ -99,7 +99,7 @@ class SideTable:
             raise DataError(f"{path}: cannot be read: {cause}.") from cause
 
     def join(self, keys: pl.Series) -> dict[str, pa.Array]:
-        """The table's fields and dense inputs for each key, missing where it is unknown."""
+        """The table's values for each key, missing where it is unknown."""
         found = keys.to_arrow().dictionary_encode()
         rows = self._keys.positions(texts_of(found.dictionary))
         unknown = len(self.frame)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys_had.batch import Batch, EncodedRows, Layout, Ragged
+from recsys_had.data.vectors import vectors_from_column
 from recsys_had.errors import DataError
 
 
@@ -54,10 +55,14 @@ def rows_from_table(table: pa.Table, layout: Layout) -> EncodedRows:
     for position, name in enumerate(layout.dense):
         dense[:, position] = table.column(name).to_numpy()
     lists = {name: _ragged(table.column(name)) for name in layout.fields if name in layout.multi}
+    vectors = {
+        name: vectors_from_column(table.column(name), size) for name, size in layout.vectors.items()
+    }
     label = None
     if "label" in table.column_names:
         label = table.column("label").to_numpy().astype(np.float32)
-    return EncodedRows(layout, table.column("row_id").to_numpy(), label, ids, lists, dense)
+    row_id = table.column("row_id").to_numpy()
+    return EncodedRows(layout, row_id, label, ids, lists, dense, vectors)
 
 
 def _ragged(column: pa.ChunkedArray) -> Ragged:
@@ -104,7 +109,7 @@ class SplitReader:
         self._world_size = world_size
         self._seed = seed
         self._pool_rows = pool_rows
-        self._columns = ["row_id", "label", *layout.fields, *layout.dense]
+        self._columns = ["row_id", "label", *layout.fields, *layout.dense, *layout.vectors]
         paths = sorted(folder.glob("part-*.parquet"))
         if not paths:
             raise DataError(f"{folder}: holds no part-*.parquet. Run `recsys-had ingest` first.")

@@ -1,4 +1,4 @@
-"""Raw rows to values: every field and dense input of a block, and its label."""
+"""Raw rows to values: every field, dense input and vector of a block, and its label."""
 
 from collections.abc import Mapping
 
@@ -22,6 +22,8 @@ def prepare(
     require_label: bool = False,
 ) -> pa.RecordBatch:
     """Reads the values of raw rows: fields as dictionary arrays, dense inputs as float64.
+
+    A content vector is as the model reads it: float32, its size fixed.
 
     Args:
         frame: raw columns as text; see :func:`recsys_had.data.normalise.normalise`.

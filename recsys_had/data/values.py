@@ -18,6 +18,7 @@ from recsys_had.columns import (
     IntegerColumn,
     MultiCategoricalColumn,
     TimestampColumn,
+    VectorColumn,
     source_columns,
 )
 from recsys_had.data.numbers import (
@@ -28,6 +29,7 @@ from recsys_had.data.numbers import (
 )
 from recsys_had.data.problems import Place, Problems
 from recsys_had.data.times import parse_times
+from recsys_had.data.vectors import parse_vectors
 from recsys_had.schema import DatasetCard
 
 
@@ -58,14 +60,15 @@ def _is_used(column: Column) -> bool:
 def column_values(
     columns: Mapping[str, Column], frame: pl.DataFrame, *, place: Place, problems: Problems
 ) -> Iterator[tuple[str, pa.Array]]:
-    """Yields each field and dense input that the columns make, and its values.
+    """Yields each field, dense input and vector that the columns make, and its values.
 
     A field is a dictionary array, null where the value is missing; a multi-valued one a list of
-    them. A dense input is float64, null where missing, not yet transformed.
+    them. A dense input is float64, null where missing, not yet transformed. A content vector is
+    as the model reads it.
 
     Args:
         columns: what the columns are.
-        frame: the columns as text.
+        frame: the columns as text; vectors may be lists of numbers.
         place: names a row in a problem.
         problems: takes what is wrong.
     """
@@ -93,6 +96,11 @@ def column_values(
                 if column.missing is not None:
                     numbers = numbers.fill_null(column.missing)
                 yield name, numbers.to_arrow()
+            case VectorColumn():
+                yield (
+                    name,
+                    parse_vectors(column, frame[name], place=place, problems=problems),
+                )
             case TimestampColumn() if column.parts:
                 times = parse_times(frame[name], column.format, place=place, problems=problems)
                 for part, field in column.parts.items():

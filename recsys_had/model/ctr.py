@@ -16,6 +16,8 @@ from recsys_had.config import ModelConfig
 from recsys_had.errors import ConfigError
 from recsys_had.model.embeddings import FieldEmbeddings, FieldSpec
 from recsys_had.model.graph import InteractionGraph, NodeSummary, table_widths
+from recsys_had.nodes import SOURCES, NodeConfig
+from recsys_had.suggest import nearest
 
 # Rows drawn from one random stream; part of the definition of an initial row.
 _ROWS_PER_STREAM = 4096
@@ -32,7 +34,11 @@ class CTRModel(nn.Module):
         fields: the categorical fields and the sizes of their tables.
         dense: names of the dense inputs.
         config: the model part of an experiment.
+        vectors: name and size of each content vector, which a node may read by its name.
         seed: of every initial weight.
+
+    Raises:
+        ConfigError: a node reads what is not there, or two things have one name.
     """
 
     def __init__(
@@ -41,6 +47,7 @@ class CTRModel(nn.Module):
         fields: Sequence[FieldSpec],
         dense: Sequence[str],
         config: ModelConfig,
+        vectors: Mapping[str, int] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -49,6 +56,10 @@ class CTRModel(nn.Module):
                 raise ConfigError(
                     f"model.nodes.{name}: is a name torch keeps for itself. Rename the node."
                 )
+        self.vectors = dict(vectors or {})
+        _check_vector_names(self.vectors, config.nodes)
+        known = [name for name, there in (("fields", fields or dense), ("dense", dense)) if there]
+        _check_inputs(config.nodes, [*known, *self.vectors])
         self.initial = InitialRows(seed=seed, std=config.embedding_init_std)
         widths = table_widths(config.nodes, config.embedding_dim)
         # TorchRec fills its tables as it makes them; torch's own stream is left alone.
@@ -62,6 +73,7 @@ class CTRModel(nn.Module):
             }
             if dense:
                 sources["dense"] = (len(dense),)
+            sources |= {name: (1, size) for name, size in self.vectors.items()}
             self.graph = InteractionGraph(nodes=config.nodes, sources=sources)
         with torch.no_grad():
             for name, weight in self.named_parameters():
@@ -72,7 +84,7 @@ class CTRModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Computes the logit of every row, ``(B,)``."""
-        sources = self.embeddings(batch)
+        sources = {**self.embeddings(batch), **batch.vectors}
         if batch.dense.shape[1]:
             sources = {**sources, "dense": batch.dense}
         logit: Tensor = self.graph(sources)
@@ -137,6 +149,40 @@ class CTRModel(nn.Module):
                 if name.startswith("embeddings."):
                     target = target[:, : self.table_width(name)]
                 target.copy_(source)
+
+
+def _check_vector_names(vectors: Mapping[str, int], nodes: Mapping[str, NodeConfig]) -> None:
+    """Refuses a vector whose name means something else among a node's inputs."""
+    problems = [
+        f"model.nodes.{name}: the dataset card has a vector of this name, and inputs could mean "
+        "either. Rename the node."
+        for name in vectors
+        if name in nodes
+    ]
+    problems += [
+        f"model: the dataset card has a vector '{name}', and inputs mean something else by this "
+        "name. Rename the column."
+        for name in vectors
+        if name in SOURCES
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _check_inputs(nodes: Mapping[str, NodeConfig], sources: Sequence[str]) -> None:
+    """Refuses an input that is no node above and nothing the card has."""
+    above, problems = list(sources), []
+    for name, node in nodes.items():
+        # The graph has words of its own for a card without dense columns.
+        problems += [
+            f"model.nodes.{name}.inputs: '{read}' is neither a node above it nor anything the "
+            f"dataset card has.{nearest(read, above)}"
+            for read in node.inputs
+            if read not in above and read != "dense"
+        ]
+        above.append(name)
+    if problems:
+        raise ConfigError(problems)
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,7 @@ class Trainer:
             fields=field_specs(data.card, data.num_embeddings),
             dense=data.card.dense,
             config=experiment.model,
+            vectors=data.card.vectors,
             seed=self._config.seed,
         )
         fused = self._config.regime == "scale"
