@@ -24,6 +24,7 @@ class Batch:
         label: ``(B,)`` float32; empty when the rows have none.
         row_id: ``(B,)`` int64.
         vectors: ``(B, size)`` float32 for each content vector.
+        weight: ``(B,)`` float32, or None where every row counts for 1.
     """
 
     dense: Tensor
@@ -31,6 +32,7 @@ class Batch:
     label: Tensor
     row_id: Tensor
     vectors: dict[str, Tensor] = field(default_factory=dict)
+    weight: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
@@ -40,6 +42,7 @@ class Batch:
             self.label.to(device),
             self.row_id.to(device),
             {name: vector.to(device) for name, vector in self.vectors.items()},
+            None if self.weight is None else self.weight.to(device),
         )
 
 
@@ -52,12 +55,14 @@ class Layout:
         multi: which of them hold several values a row.
         dense: names of the dense inputs.
         vectors: name and size of each content vector.
+        has_weight: whether encoded rows have a weight; rows to be scored need none.
     """
 
     fields: tuple[str, ...]
     multi: frozenset[str] = frozenset()
     dense: tuple[str, ...] = ()
     vectors: Mapping[str, int] = field(default_factory=dict)
+    has_weight: bool = False
 
     @property
     def single(self) -> tuple[str, ...]:
@@ -104,6 +109,7 @@ class EncodedRows:
         lists: the multi-valued fields.
         dense: ``(B, num_dense)`` float32.
         vectors: ``(B, size)`` float32, the content vectors.
+        weight: ``(B,)`` float32, or None.
     """
 
     layout: Layout
@@ -113,6 +119,7 @@ class EncodedRows:
     lists: dict[str, Ragged]
     dense: NDArray[np.float32]
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    weight: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.row_id)
@@ -127,12 +134,14 @@ class EncodedRows:
             {name: ragged.take(index) for name, ragged in self.lists.items()},
             self.dense[index],
             {name: vector[index] for name, vector in self.vectors.items()},
+            None if self.weight is None else self.weight[index],
         )
 
     @staticmethod
     def concat(parts: Sequence["EncodedRows"]) -> "EncodedRows":
-        """One after the other; all with labels, or all without."""
+        """One after the other; all with labels, or all without; weights alike."""
         labels = [part.label for part in parts if part.label is not None]
+        weights = [part.weight for part in parts if part.weight is not None]
         names = parts[0].vectors
         return EncodedRows(
             parts[0].layout,
@@ -142,6 +151,7 @@ class EncodedRows:
             {name: Ragged.concat([part.lists[name] for part in parts]) for name in parts[0].lists},
             np.concatenate([part.dense for part in parts]),
             {name: np.concatenate([part.vectors[name] for part in parts]) for name in names},
+            np.concatenate(weights) if weights else None,
         )
 
     def to_batch(self, *, sparse_rows: int | None = None) -> Batch:
@@ -166,6 +176,7 @@ class EncodedRows:
             label=torch.from_numpy(label),
             row_id=torch.from_numpy(self.row_id),
             vectors={name: torch.from_numpy(vector) for name, vector in self.vectors.items()},
+            weight=None if self.weight is None else torch.from_numpy(self.weight),
         )
 
     def _ragged_values(self, single: Tensor, padding: int) -> tuple[Tensor, Tensor]:

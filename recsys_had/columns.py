@@ -148,6 +148,19 @@ class VectorColumn(CardPart):
     transform: Literal["none", "l2"] = "none"
 
 
+class WeightColumn(CardPart):
+    """What a row counts for in the loss and in the metrics: a number, 0 or more.
+
+    A prediction does without it. Vocabularies and the moments of ``standardise`` count rows.
+
+    Args:
+        missing: the weight an absent one is taken for; without it an absent one is an error.
+    """
+
+    kind: Literal["weight"]
+    missing: float | None = pydantic.Field(default=None, ge=0)
+
+
 class IdColumn(CardPart):
     """Identifies a row; a string outside the model, kept with ``predict --keep``."""
 
@@ -168,6 +181,7 @@ Column = Annotated[
     | FloatColumn
     | TimestampColumn
     | VectorColumn
+    | WeightColumn
     | IdColumn
     | IgnoredColumn,
     pydantic.Field(discriminator="kind"),

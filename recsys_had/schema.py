@@ -121,7 +121,8 @@ Split = Annotated[
 
 
 # Columns every encoded shard has beside its fields.
-_RESERVED = ("label", "row_id")
+_RESERVED = ("label", "row_id", "weight")
+_RESERVED_IN_WORDS = "label, row_id or weight"
 
 
 class DatasetCard(CardPart):
@@ -160,11 +161,20 @@ class DatasetCard(CardPart):
         labels = [name for name, column in self.columns.items() if column.kind == "label"]
         if len(labels) != 1:
             raise ValueError(f"columns must hold exactly one of kind label; got {labels}.")
+        weights = [name for name, column in self.columns.items() if column.kind == "weight"]
+        if len(weights) > 1:
+            raise ValueError(f"columns must hold at most one of kind weight; got {weights}.")
         for name, lookup in self.lookups.items():
             if lookup.key not in self.columns or lookup.key not in lookup.columns:
                 raise ValueError(
                     f"lookups.{name}.key must name a column of both tables; got '{lookup.key}'."
                 )
+            for side, described in lookup.columns.items():
+                if described.kind == "weight":
+                    raise ValueError(
+                        f"lookups.{name}.columns.{side}: a weight must stand in the raw rows, "
+                        "not in a side table. Move it there, or mark it ignored."
+                    )
         names = [*(field.name for field in self.fields), *self.dense, *self.vectors]
         for name in (*self.all_columns, *names, *self.lookups):
             # Tables are modules, and files, named after their fields.
@@ -177,7 +187,7 @@ class DatasetCard(CardPart):
         taken = [name for name in names if name in _RESERVED]
         if taken:
             raise ValueError(
-                f"a field's name must not be {' or '.join(_RESERVED)}, which encoded rows have a "
+                f"a field's name must not be {_RESERVED_IN_WORDS}, which encoded rows have a "
                 f"column for; got '{taken[0]}'. Rename it in the raw rows, or mark it ignored."
             )
         repeated = sorted({name for name in names if names.count(name) > 1})
@@ -198,6 +208,13 @@ class DatasetCard(CardPart):
     def label(self) -> str:
         """Name of the label column."""
         return next(name for name, column in self.columns.items() if column.kind == "label")
+
+    @property
+    def weight(self) -> str | None:
+        """Name of the weight column, or None where every row counts for 1."""
+        return next(
+            (name for name, column in self.columns.items() if column.kind == "weight"), None
+        )
 
     @cached_property
     def all_columns(self) -> dict[str, Column]:

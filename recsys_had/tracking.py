@@ -303,7 +303,7 @@ def model_signature(card: DatasetCard) -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 
-    names = [name for name in source_columns(card.columns) if name != card.label]
+    names = [name for name in source_columns(card.columns) if name not in (card.label, card.weight)]
     inputs = Schema([ColSpec(AnyType(), name, required=False) for name in names])
     return ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.float, "score")]))
 

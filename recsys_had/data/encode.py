@@ -126,10 +126,16 @@ class Encoder:
         return pl.DataFrame(pl.from_arrow(self.encode_values(self._values(frame, place))))
 
     def encode_values(self, values: pa.RecordBatch) -> pa.Table:
-        """The same, of values that :func:`recsys_had.data.prepare.prepare` has read."""
+        """The same, of values that :func:`recsys_had.data.prepare.prepare` has read.
+
+        Returns:
+            Also ``weight`` (float32) if the values have it.
+        """
         columns: dict[str, Any] = {}
         if "label" in values.schema.names:
             columns["label"] = values.column("label")
+        if "weight" in values.schema.names:
+            columns["weight"] = values.column("weight")
         for field in self.card.fields:
             encode = _encode_lists if field.is_multi else _encode_single
             columns[field.name] = encode(values.column(field.name), self._ids[field.name])

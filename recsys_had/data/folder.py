@@ -21,6 +21,7 @@ def layout_of(card: DatasetCard) -> Layout:
         multi=frozenset(field.name for field in card.fields if field.is_multi),
         dense=card.dense,
         vectors=card.vectors,
+        has_weight=card.weight is not None,
     )
 
 
@@ -91,14 +92,21 @@ class DataFolder:
 
     def labels(self, split: str) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The labels of a split, in row order."""
+        return self._column(split, "label")
+
+    def weights(self, split: str) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+        """The weights of a split, in row order; None where the card has no weight column."""
+        return self._column(split, "weight") if self.layout.has_weight else None
+
+    def _column(self, split: str, name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
         parts = sorted((self.path / split).glob("part-*.parquet"))
         try:
-            tables = [pq.read_table(part, columns=["label"]) for part in parts]
+            tables = [pq.read_table(part, columns=[name]) for part in parts]
         except (OSError, pa.ArrowException) as cause:
             raise DataError(f"{self.path / split}: cannot be read: {cause}.") from cause
         if not tables:
             return np.empty(0, np.float32)
-        label: np.ndarray[Any, np.dtype[np.float32]] = (
-            pa.concat_tables(tables).column("label").to_numpy().astype(np.float32)
+        column: np.ndarray[Any, np.dtype[np.float32]] = (
+            pa.concat_tables(tables).column(name).to_numpy().astype(np.float32)
         )
-        return label
+        return column

@@ -61,7 +61,8 @@ class RawSource:
             Parquet whatever the card says.
         card: what the columns are.
         label: ``required``: every column of the card must be there; ``optional``: those the
-            model reads. A file without a header then may have all columns but the label.
+            model reads. A file without a header then may have all columns but the label, or but
+            label and weight.
         keep: further columns to read.
 
     Raises:
@@ -90,7 +91,8 @@ class RawSource:
         label: Literal["required", "optional"] = "required",
         keep: Sequence[str] = (),
     ) -> None:
-        self._optional = card.label if label == "optional" else None
+        may_lack = [card.label, *([card.weight] if card.weight is not None else [])]
+        self._optional = may_lack if label == "optional" else []
         wanted = required_columns(card) if self._optional else source_columns(card.columns)
         self._wanted = tuple(dict.fromkeys([*wanted, *keep]))
         self._files: list[tuple[int, TextFile | TableFile]] = []

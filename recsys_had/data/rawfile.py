@@ -16,7 +16,7 @@ def open_raw(
     file_format: FileFormat,
     columns: Mapping[str, Column],
     *,
-    optional: str | None = None,
+    optional: Sequence[str] = (),
 ) -> TextFile | TableFile:
     """Opens a raw file; a name ending in .parquet is Parquet whatever the format says.
 
@@ -24,7 +24,7 @@ def open_raw(
         path: the file.
         file_format: how it is written.
         columns: what its columns are, in the order of a file without a header.
-        optional: the one of them that a file without a header may lack.
+        optional: those of them that a file without a header may lack: the first, or all.
 
     Raises:
         DataError: it is empty, cannot be read or has another number of columns.

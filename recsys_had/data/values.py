@@ -34,7 +34,7 @@ from recsys_had.schema import DatasetCard
 
 
 def required_columns(card: DatasetCard) -> tuple[str, ...]:
-    """Raw columns the model's inputs are made of, in the card's order; the label is none.
+    """Raw columns the model's inputs are made of, in the card's order; label and weight are none.
 
     >>> from recsys_had.schema import parse_card
     >>> required_columns(parse_card('''
@@ -54,7 +54,7 @@ def required_columns(card: DatasetCard) -> tuple[str, ...]:
 def _is_used(column: Column) -> bool:
     if isinstance(column, TimestampColumn):
         return bool(column.parts)
-    return column.kind not in {"label", "id", "ignored"}
+    return column.kind not in {"label", "weight", "id", "ignored"}
 
 
 def column_values(

@@ -153,7 +153,7 @@ class TrainingSession:
             "world_size": dist.get_world_size(),
             "mlflow_run_id": tracker.run_id,
         }
-        for split, (label, score) in result.scored.items():
+        for split, (label, score, _) in result.scored.items():
             plots = folder.stage / "plots"
             plots.mkdir(exist_ok=True)
             roc_curve_png(label, score, plots / f"{split}_roc.png")
