@@ -194,7 +194,9 @@ class DatasetCard(CardPart):
         if repeated:
             raise ValueError(f"field names must be unique; got {', '.join(repeated)} twice.")
         if not names:
-            raise ValueError("columns hold no input of the model. Add a category, a number or a vector.")
+            raise ValueError(
+                "columns hold no input of the model. Add a category, a number or a vector."
+            )
         split = self.split
         if isinstance(split, TimeSplit):
             column = self.columns.get(split.column)

@@ -96,7 +96,8 @@ def parse_weights(
     [0.0, 2.5, 1.0]
     """
     numbers = text.cast(pl.Float64, strict=False)
-    valid = numbers.is_between(0, _FLOAT32_MAX) & numbers.is_not_nan()
+    # A NaN compares as larger than any number.
+    valid = numbers.is_between(0, _FLOAT32_MAX)
     bad = ~valid.fill_null(False) & text.is_not_null()
     add_problems(problems, bad, text, "must be a finite number, 0 or more", place)
     if column.missing is None:

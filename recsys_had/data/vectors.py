@@ -44,8 +44,8 @@ def parse_vectors(
     )
     elements = lists.filter(pl.Series(fits)).explode()
     numbers = elements.cast(pl.Float64, strict=False)
-    # A NaN is at most nothing.
-    is_number = (numbers.abs() <= _FLOAT32_MAX) & numbers.is_not_nan()
+    # A NaN compares as larger than any number.
+    is_number = numbers.abs() <= _FLOAT32_MAX
     wrong = ~is_number.fill_null(False).to_numpy().reshape(-1, column.size)
     _add_wrong_elements(problems, wrong, elements, np.flatnonzero(fits), cell, place)
     found = np.zeros((len(cell), column.size), np.float32)

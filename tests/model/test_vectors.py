@@ -28,6 +28,10 @@ def model_of(
 
 
 def batch(fields: tuple[str, ...] = ("A", "B")) -> Batch:
+    return rows_of(fields).to_batch()
+
+
+def rows_of(fields: tuple[str, ...]) -> EncodedRows:
     return EncodedRows(
         Layout(fields, vectors=VECTORS),
         np.arange(2),
@@ -39,7 +43,7 @@ def batch(fields: tuple[str, ...] = ("A", "B")) -> Batch:
             "image": np.array([[1, -2, 0.5], [0, 0, 0]], np.float32),
             "text of it": np.array([[3, 4], [5, 6]], np.float32),
         },
-    ).to_batch()
+    )
 
 
 def test_a_node_reads_a_vector_beside_the_fields() -> None:
@@ -77,6 +81,17 @@ def test_every_vector_may_be_read_whatever_its_name_and_none_must() -> None:
     assert not torch.equal(some(rows), before)
     nodes: dict[str, object] = {"fm": {"layer": "fm"}}
     assert torch.equal(model_of(nodes)(rows), model_of(nodes, vectors={})(rows))
+
+
+def test_a_rank_without_rows_has_no_logits_and_gradients_of_0() -> None:
+    model = model_of(
+        {"deep": {"layer": "mlp", "inputs": ("fields", "image"), "hidden_units": (4,)}}
+    )
+    none = rows_of(("A", "B")).take(np.arange(0)).to_batch(sparse_rows=1)
+    logit = model(none)
+    logit.sum().backward()
+    assert logit.shape == (0,)
+    assert all(w.grad is None or not w.grad.any() for w in model.parameters())
 
 
 def test_a_card_of_vectors_alone_trains_a_model_of_them() -> None:
