@@ -50,7 +50,10 @@ def describe(
         folder.require(card)
         num_embeddings = folder.num_embeddings
     model = CTRModel(
-        fields=field_specs(card, num_embeddings), dense=card.dense, config=experiment.model
+        fields=field_specs(card, num_embeddings),
+        dense=card.dense,
+        config=experiment.model,
+        vectors=card.vectors,
     )
     nodes = model.node_summaries()
     tables = sum(
@@ -64,6 +67,7 @@ def describe(
         "experiment": Path(name).stem,
         "dataset": card.name,
         "num_fields": model.embeddings.num_fields,
+        "vectors": card.vectors,
         "embedding_dim": experiment.model.embedding_dim,
         "parameters": None if data is None else model.num_parameters(),
         "table_parameters": None if data is None else tables,
@@ -106,6 +110,11 @@ def _draw(content: dict[str, Any], path: Path) -> None:
     fields = f"{content['num_fields']} x {content['embedding_dim']}"
     boxes = [Box("fields", (fields,), kind="source")] if "fields" in read else []
     boxes += [Box("dense", ("numbers",), kind="source")] if "dense" in read else []
+    boxes += [
+        Box(name, (f"vector of {size}",), kind="source")
+        for name, size in content["vectors"].items()
+        if name in read
+    ]
     for node in content["nodes"]:
         degree = "not polynomial" if node["degree"] is None else f"degree {node['degree']}"
         lines = (
@@ -160,8 +169,10 @@ def _as_text(content: dict[str, Any]) -> str:
         parameters = f"{outside} parameters outside the tables (give --data to count theirs too)"
     else:
         parameters = f"{total:,} parameters, {outside} of them outside the tables"
+    vectors = "".join(f"; vector {name} of {size}" for name, size in content["vectors"].items())
     lines.append(
-        f"{content['num_fields']} fields of width {content['embedding_dim']}; {parameters}; "
+        f"{content['num_fields']} fields of width {content['embedding_dim']}{vectors}; "
+        f"{parameters}; "
         f"{content['flops_per_row']:,} operations a row."
     )
     return "\n".join(lines)

@@ -28,9 +28,10 @@ def evaluate(run: Path, *, data: Path, split: str = "test") -> dict[str, Any]:
     check_trio()
 
     from recsys_had.data.folder import DataFolder
-    from recsys_had.metrics import evaluate_scores
     from recsys_had.predict import BatchPredictor
+    from recsys_had.weighted_metrics import evaluate_rows
 
     predictor = BatchPredictor.load(run)
-    label, score = predictor.score_split(DataFolder.open(data), split)
-    return evaluate_scores(label, score)
+    folder = DataFolder.open(data)
+    label, score = predictor.score_split(folder, split)
+    return evaluate_rows(label, score, folder.weights(split))

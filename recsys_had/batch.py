@@ -3,8 +3,8 @@
 Letters: B rows, F single-valued fields.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -23,12 +23,16 @@ class Batch:
             its end, so that all ranks look up equally many.
         label: ``(B,)`` float32; empty when the rows have none.
         row_id: ``(B,)`` int64.
+        vectors: ``(B, size)`` float32 for each content vector.
+        weight: ``(B,)`` float32, or None where every row counts for 1.
     """
 
     dense: Tensor
     sparse: KeyedJaggedTensor
     label: Tensor
     row_id: Tensor
+    vectors: dict[str, Tensor] = field(default_factory=dict)
+    weight: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
@@ -37,6 +41,8 @@ class Batch:
             self.sparse.to(device),
             self.label.to(device),
             self.row_id.to(device),
+            {name: vector.to(device) for name, vector in self.vectors.items()},
+            None if self.weight is None else self.weight.to(device),
         )
 
 
@@ -48,11 +54,15 @@ class Layout:
         fields: name of each categorical field, in the card's order.
         multi: which of them hold several values a row.
         dense: names of the dense inputs.
+        vectors: name and size of each content vector.
+        has_weight: whether encoded rows have a weight; rows to be scored need none.
     """
 
     fields: tuple[str, ...]
     multi: frozenset[str] = frozenset()
     dense: tuple[str, ...] = ()
+    vectors: Mapping[str, int] = field(default_factory=dict)
+    has_weight: bool = False
 
     @property
     def single(self) -> tuple[str, ...]:
@@ -98,6 +108,8 @@ class EncodedRows:
         ids: ``(B, F)`` int32, the single-valued fields.
         lists: the multi-valued fields.
         dense: ``(B, num_dense)`` float32.
+        vectors: ``(B, size)`` float32, the content vectors.
+        weight: ``(B,)`` float32, or None.
     """
 
     layout: Layout
@@ -106,6 +118,8 @@ class EncodedRows:
     ids: NDArray[np.int32]
     lists: dict[str, Ragged]
     dense: NDArray[np.float32]
+    vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    weight: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.row_id)
@@ -119,12 +133,16 @@ class EncodedRows:
             self.ids[index],
             {name: ragged.take(index) for name, ragged in self.lists.items()},
             self.dense[index],
+            {name: vector[index] for name, vector in self.vectors.items()},
+            None if self.weight is None else self.weight[index],
         )
 
     @staticmethod
     def concat(parts: Sequence["EncodedRows"]) -> "EncodedRows":
-        """One after the other; all with labels, or all without."""
+        """One after the other; all with labels, or all without; weights alike."""
         labels = [part.label for part in parts if part.label is not None]
+        weights = [part.weight for part in parts if part.weight is not None]
+        names = parts[0].vectors
         return EncodedRows(
             parts[0].layout,
             np.concatenate([part.row_id for part in parts]),
@@ -132,6 +150,8 @@ class EncodedRows:
             np.concatenate([part.ids for part in parts]),
             {name: Ragged.concat([part.lists[name] for part in parts]) for name in parts[0].lists},
             np.concatenate([part.dense for part in parts]),
+            {name: np.concatenate([part.vectors[name] for part in parts]) for name in names},
+            np.concatenate(weights) if weights else None,
         )
 
     def to_batch(self, *, sparse_rows: int | None = None) -> Batch:
@@ -144,7 +164,7 @@ class EncodedRows:
         num_rows = len(self)
         padding = 0 if sparse_rows is None else sparse_rows - num_rows
         single = torch.from_numpy(np.ascontiguousarray(self.ids.T).astype(np.int64))
-        if self.layout.multi or padding:
+        if self.layout.fields and (self.layout.multi or padding):
             values, lengths = self._ragged_values(single, padding)
         else:
             values = single.reshape(-1)
@@ -155,6 +175,8 @@ class EncodedRows:
             sparse=KeyedJaggedTensor(keys=list(self.layout.fields), values=values, lengths=lengths),
             label=torch.from_numpy(label),
             row_id=torch.from_numpy(self.row_id),
+            vectors={name: torch.from_numpy(vector) for name, vector in self.vectors.items()},
+            weight=None if self.weight is None else torch.from_numpy(self.weight),
         )
 
     def _ragged_values(self, single: Tensor, padding: int) -> tuple[Tensor, Tensor]:

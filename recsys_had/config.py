@@ -13,7 +13,7 @@ import pydantic
 import yaml
 
 from recsys_had.bundled import configs_dir
-from recsys_had.errors import ConfigError
+from recsys_had.errors import ConfigError, SchemaError
 from recsys_had.nodes import SOURCES, NodeConfig, resolve_nodes
 from recsys_had.numeric_config import NumericConfig, resolve_numeric
 from recsys_had.schema import DatasetCard, load_card
@@ -293,7 +293,14 @@ def _load(name_or_path: str | Path, overrides: Sequence[str]) -> tuple[Experimen
             definition = _read_definition(model["definition"], document)
             _take_over(model, definition.content)
         sources = [*_names(model, "tables"), *_names(model, "groups")]
-        nodes, problems = resolve_nodes(model.get("nodes"), document, definition, sources=sources)
+        vectors = _vectors(content.get("dataset"))
+        nodes, problems = resolve_nodes(
+            model.get("nodes"),
+            document,
+            definition,
+            sources=[*sources, *(vectors or ())],
+            may_be_more=vectors is None,
+        )
         problems = [*_check_sources(sources, document), *problems]
         model["nodes"] = nodes
         model["numeric"], more = resolve_numeric(model.get("numeric"), document, definition)
@@ -369,6 +376,14 @@ def _take_over(model: dict[str, Any], definition: dict[str, Any]) -> None:
     tables, own = definition.get("tables"), model.get("tables") or {}
     if isinstance(tables, dict) and isinstance(own, dict):
         model["tables"] = {**tables, **own}
+
+
+def _vectors(dataset: Any) -> list[str] | None:
+    """Names of the card's content vectors; None where it cannot be read, as is told elsewhere."""
+    try:
+        return list(load_card(str(dataset)).vectors)
+    except (SchemaError, OSError):
+        return None
 
 
 def _names(model: dict[str, Any], key: str) -> list[str]:

@@ -14,8 +14,9 @@ A node is written as briefly as it allows::
         width: 16                           # a name for the formula
 
 ``inputs`` names nodes that stand above, ``fields`` (the embeddings, the default), ``dense`` (the
-numeric columns), or one of the model's further ``tables`` and ``groups`` of fields. The nodes
-nobody reads are the heads; the logit is their sum, or their mean with ``combine: mean``.
+numeric columns), a content vector of the dataset card, or one of the model's further ``tables``
+and ``groups`` of fields. The nodes nobody reads are the heads; the logit is their sum, or their
+mean with ``combine: mean``.
 """
 
 from collections.abc import Collection
@@ -118,6 +119,7 @@ def resolve_nodes(
     definition: YamlDocument | None,
     *,
     sources: Collection[str] = (),
+    may_be_more: bool = False,
 ) -> tuple[dict[str, NodeConfig], list[str]]:
     """Spells out the nodes of an experiment on top of those of a model definition.
 
@@ -126,6 +128,8 @@ def resolve_nodes(
         document: the experiment.
         definition: the model definition, if it names one.
         sources: what nodes may read beside ``fields``, ``dense`` and each other.
+        may_be_more: whether there may be sources nobody knows yet, so that a name that is none is
+            left for the model to judge.
 
     Returns:
         The nodes in order, and one line per problem.
@@ -135,7 +139,7 @@ def resolve_nodes(
         reader.read(definition.content.get("nodes"), definition, ("nodes",))
     if own is not None or definition is None:
         reader.read(own, document, ("model", "nodes"))
-    reader.check_inputs()
+    reader.check_inputs(may_be_more=may_be_more)
     return reader.nodes, reader.problems
 
 
@@ -277,11 +281,11 @@ class _Reader:
             self._add(own_name, node, place)
             previous = own_name
 
-    def check_inputs(self) -> None:
+    def check_inputs(self, *, may_be_more: bool) -> None:
         above: list[str] = list(self._sources)
         for name, node in self.nodes.items():
             for source in node.inputs:
-                if source not in above:
+                if source not in above and (source in self.nodes or not may_be_more):
                     self.problems.append(
                         f"{self.places[name]}: {name}.inputs: '{source}' is no node above it."
                         f"{nearest(source, above)}"

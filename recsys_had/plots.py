@@ -25,7 +25,7 @@ _DASHED: dict[str, Any] = {"color": _GREY, "linewidth": 1.2, "linestyle": (0, (4
 Floats = NDArray[np.float64]
 
 
-def roc_curve_png(label: ArrayLike, score: ArrayLike, path: str | Path) -> None:
+def roc_curve_png(label: ArrayLike, score: ArrayLike, path: str | Path, *, note: str = "") -> None:
     """Draws the ROC curve of one split, with its exact AUC in the title.
 
     The curve is thinned to 2,000 of its own corners, evenly spread along it. Without rows, or
@@ -35,6 +35,7 @@ def roc_curve_png(label: ArrayLike, score: ArrayLike, path: str | Path) -> None:
         label: 0 or 1 per row.
         score: any number that grows with the chance of a click; rounded to float32.
         path: where the PNG goes; its folder exists, and a file in its place is replaced.
+        note: told after the number of rows.
 
     Raises:
         ValueError: unequal lengths, a label that is neither 0 nor 1, a NaN score.
@@ -47,6 +48,7 @@ def roc_curve_png(label: ArrayLike, score: ArrayLike, path: str | Path) -> None:
     """
     clicked, scores = check_scores("roc_curve_png", label, score, allow_empty=True)
     area = auc(clicked, scores) if len(scores) else None
+    told_of_rows = _rows_and_clicks(clicked) + (note and f", {note}")
     figure = _figure(height_inches=6.6)
     axes = figure.add_axes((0.13, 0.09, 0.835, 0.81))
     _dress(axes)
@@ -67,17 +69,19 @@ def roc_curve_png(label: ArrayLike, score: ArrayLike, path: str | Path) -> None:
         va="top",
     )
     if area is None:
-        _title(axes, "ROC curve", _rows_and_clicks(clicked))
+        _title(axes, "ROC curve", told_of_rows)
         _say(axes, _why_no_curve(clicked, "A ROC curve needs both classes."))
     else:
-        _title(axes, f"ROC curve: AUC {area:.4f}", _rows_and_clicks(clicked))
+        _title(axes, f"ROC curve: AUC {area:.4f}", told_of_rows)
         false_rate, true_rate = roc_points(clicked, scores)
         axes.fill_between(false_rate, true_rate, color=_BLUE, alpha=0.10, linewidth=0)
         axes.plot(false_rate, true_rate, color=_BLUE, linewidth=2.2, solid_joinstyle="round")
     _save(figure, path)
 
 
-def calibration_png(label: ArrayLike, score: ArrayLike, path: str | Path, bins: int = 20) -> None:
+def calibration_png(
+    label: ArrayLike, score: ArrayLike, path: str | Path, bins: int = 20, *, note: str = ""
+) -> None:
     """Draws the observed click rate against the predicted one, and below it where the rows lie.
 
     Each point is a bin of about as many rows as the others; its bar is the 95 % Wilson interval
@@ -89,6 +93,7 @@ def calibration_png(label: ArrayLike, score: ArrayLike, path: str | Path, bins: 
         score: the predicted probability of a 1.
         path: where the PNG goes; its folder exists, and a file in its place is replaced.
         bins: number of points; fewer are drawn where rows share a score.
+        note: told after the number of rows.
 
     Raises:
         ValueError: unequal lengths, a label that is neither 0 nor 1, a score outside [0, 1], fewer
@@ -104,6 +109,7 @@ def calibration_png(label: ArrayLike, score: ArrayLike, path: str | Path, bins: 
         "calibration_png", label, score, probability=True, allow_empty=True
     )
     _check_bins("calibration_png", bins)
+    told_of_rows = _rows_and_clicks(clicked) + (note and f", {note}")
     figure = _figure(height_inches=7.0)
     axes = figure.add_axes((0.13, 0.305, 0.835, 0.575))
     below = figure.add_axes((0.13, 0.10, 0.835, 0.16), sharex=axes)
@@ -113,7 +119,7 @@ def calibration_png(label: ArrayLike, score: ArrayLike, path: str | Path, bins: 
     axes.set_ylabel("Observed click rate")
     below.set(xlabel="Predicted click rate", ylabel="Rows")
     if not len(scores):
-        _title(axes, "Calibration", _rows_and_clicks(clicked))
+        _title(axes, "Calibration", told_of_rows)
         axes.set(xlim=(0, 1), ylim=(0, 1))
         below.set_yticks([])
         _say(axes, _why_no_curve(clicked, "Calibration needs scored rows."))
@@ -126,7 +132,7 @@ def calibration_png(label: ArrayLike, score: ArrayLike, path: str | Path, bins: 
     _title(
         axes,
         f"Calibration: {told}",
-        f"{_rows_and_clicks(clicked)}; {_bins_in_words(points.rows)}",
+        f"{told_of_rows}; {_bins_in_words(points.rows)}",
     )
     low, high = _limits(points)
     if low > 0:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from recsys_had.batch import EncodedRows
+from recsys_had.columns import source_columns
 from recsys_had.data.encode import Encoder
 from recsys_had.data.folder import DataFolder, layout_of
 from recsys_had.data.parquet import Position, SplitReader, rows_from_table
@@ -24,7 +25,6 @@ from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
 from recsys_had.output import OutputFolder
 from recsys_had.run_folder import RunFolder, file_digest
-from recsys_had.schema import source_columns
 from recsys_had.suggest import nearest
 
 _OWN_COLUMNS = ("row_id", "score")
@@ -79,6 +79,7 @@ class BatchPredictor:
             fields=field_specs(run.card, encoder.num_embeddings),
             dense=run.card.dense,
             config=run.experiment.model,
+            vectors=run.card.vectors,
         )
         try:
             model.import_state(run.weights())
@@ -307,6 +308,9 @@ def _from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
         try:
             columns[str(name)] = pl.from_pandas(column, nan_to_null=True)
         except (TypeError, pa.ArrowException, pl.exceptions.PolarsError):
-            values = [None if pd.isna(value) else str(value) for value in column]
+            values = [
+                None if pd.api.types.is_scalar(value) and pd.isna(value) else str(value)
+                for value in column
+            ]
             columns[str(name)] = pl.Series(values, dtype=pl.String)
     return pl.DataFrame(columns)

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,26 +10,23 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from recsys_had.bundled import datasets_dir
+from recsys_had.columns import (
+    CardPart,
+    Column,
+    Field,
+    TimestampColumn,
+    VectorColumn,
+    fields_of,
+    is_dense,
+)
 from recsys_had.errors import SchemaError
 from recsys_had.suggest import nearest
 from recsys_had.yamlfile import YamlDocument, parse_yaml, read_yaml, validation_problems
 
 SPLITS = ("train", "valid", "test")
-DATE_PARTS = ("hour", "weekday", "is_weekend")
-# The formats of a time that are no pattern, and what they count.
-TIME_UNITS = {
-    "unix": "whole seconds since 1970",
-    "unix_ms": "whole milliseconds since 1970",
-}
 
 
-class _Model(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False
-    )
-
-
-class FileFormat(_Model):
+class FileFormat(CardPart):
     """How the raw files are written.
 
     Args:
@@ -55,139 +50,7 @@ class FileFormat(_Model):
         return self.separator or ("\t" if self.type == "tsv" else ",")
 
 
-class LabelColumn(_Model):
-    """The target: 0 or 1, or a number that counts as 1 from ``positive_from`` on."""
-
-    kind: Literal["label"]
-    positive_from: float | None = None
-
-
-class _Vocabulary(_Model):
-    """Options every categorical field has.
-
-    Args:
-        min_count: a value gets an id of its own from this many training rows on.
-        hash_buckets: ids 1..hash_buckets by XXH64 instead of a vocabulary.
-    """
-
-    min_count: int = pydantic.Field(default=1, ge=1)
-    hash_buckets: int | None = pydantic.Field(default=None, ge=1, lt=2**31)
-
-    @pydantic.model_validator(mode="after")
-    def _one_of_both(self) -> "_Vocabulary":
-        if self.hash_buckets is not None and self.min_count != 1:
-            raise ValueError(
-                "min_count and hash_buckets exclude each other; a hash keeps no counts. Keep one."
-            )
-        return self
-
-
-class CategoricalColumn(_Vocabulary):
-    """One value a row. ``missing`` is the value an absent one is taken for."""
-
-    kind: Literal["categorical"]
-    missing: str | None = None
-
-
-class MultiCategoricalColumn(_Vocabulary):
-    """Several values a row, pooled by their mean.
-
-    Args:
-        separator: character between the values of a text column (Parquet lists need none).
-        max_length: values beyond this many are dropped.
-        flags: names of consecutive 0/1 columns that stand for the values instead.
-    """
-
-    kind: Literal["multi_categorical"]
-    separator: Annotated[str, pydantic.Field(min_length=1)] = "|"
-    max_length: int | None = pydantic.Field(default=None, ge=1)
-    flags: tuple[str, ...] | None = pydantic.Field(default=None, strict=False)
-
-
-class IntegerColumn(_Vocabulary):
-    """A whole number.
-
-    ``log_squared_bucket`` makes it a categorical field: ``x > 2`` becomes ``floor(ln(x)^2)``,
-    a smaller one stays itself (the preparation of the Criteo x4 benchmark). The other
-    transforms make it a dense input: ``log1p`` is ``sign(x) ln(1 + |x|)``, ``standardise``
-    is ``(x - mean) / std`` over the training rows.
-
-    Args:
-        transform: none, log1p, standardise or log_squared_bucket.
-        missing: the number an absent one is taken for, before the transform. Without it an
-            absent bucket is id 0, an absent dense input 0.0 after the transform.
-    """
-
-    kind: Literal["integer"]
-    transform: Literal["none", "log1p", "standardise", "log_squared_bucket"] = "none"
-    missing: int | None = None
-
-
-class FloatColumn(_Model):
-    """A real number; see :class:`IntegerColumn` for the transforms."""
-
-    kind: Literal["float"]
-    transform: Literal["none", "log1p", "standardise"] = "none"
-    missing: float | None = None
-
-
-class TimestampColumn(_Model):
-    """A time (UTC), of which parts become categorical fields.
-
-    Args:
-        format: ``unix`` (seconds), ``unix_ms`` or a strptime pattern.
-        parts: part (hour 0..23, weekday 0..6 from Monday, is_weekend 0/1) to field name.
-    """
-
-    kind: Literal["timestamp"]
-    format: str
-    parts: dict[Literal["hour", "weekday", "is_weekend"], str] = pydantic.Field(
-        default_factory=dict
-    )
-
-    @pydantic.field_validator("format")
-    @classmethod
-    def _is_a_format(cls, name: str) -> str:
-        if name not in TIME_UNITS and "%" not in name:
-            match = nearest(name, TIME_UNITS)
-            raise ValueError(
-                "must be unix, unix_ms or a pattern such as '%Y-%m-%d %H:%M:%S'; got "
-                f"'{name}'.{match if 'Did you mean' in match else ''}"
-            )
-        return name
-
-    @pydantic.field_validator("parts", mode="before")
-    @classmethod
-    def _names(cls, parts: Any) -> Any:
-        return {part: part for part in parts} if isinstance(parts, list) else parts
-
-
-class IdColumn(_Model):
-    """Identifies a row; a string outside the model, kept with ``predict --keep``."""
-
-    kind: Literal["id"]
-
-
-class IgnoredColumn(_Model):
-    """Stands in the file and is not used."""
-
-    kind: Literal["ignored"]
-
-
-Column = Annotated[
-    LabelColumn
-    | CategoricalColumn
-    | MultiCategoricalColumn
-    | IntegerColumn
-    | FloatColumn
-    | TimestampColumn
-    | IdColumn
-    | IgnoredColumn,
-    pydantic.Field(discriminator="kind"),
-]
-
-
-class Lookup(_Model):
+class Lookup(CardPart):
     """A side table joined to each row by a key: an item's genres, a user's age.
 
     Args:
@@ -203,7 +66,7 @@ class Lookup(_Model):
     columns: dict[str, Column]
 
 
-class ContentHashSplit(_Model):
+class ContentHashSplit(CardPart):
     """By a hash of the row's own text: the same row is in the same split in any order."""
 
     by: Literal["content_hash"]
@@ -218,7 +81,7 @@ class ContentHashSplit(_Model):
         return ratios
 
 
-class StratifiedSplit(_Model):
+class StratifiedSplit(CardPart):
     """scikit-learn's StratifiedKFold(shuffle=True) over all rows, as the x4 benchmarks split."""
 
     by: Literal["stratified_kfold"]
@@ -236,7 +99,7 @@ class StratifiedSplit(_Model):
         return self
 
 
-class TimeSplit(_Model):
+class TimeSplit(CardPart):
     """By a timestamp column: rows from ``valid_from`` on validate, from ``test_from`` on test."""
 
     by: Literal["time"]
@@ -245,7 +108,7 @@ class TimeSplit(_Model):
     test_from: str | None = None
 
 
-class GivenSplit(_Model):
+class GivenSplit(CardPart):
     """The owner gives the splits as files: ``--raw train=PATH --raw valid=PATH``."""
 
     by: Literal["given"]
@@ -257,35 +120,12 @@ Split = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class Field:
-    """One categorical field of the model.
-
-    Args:
-        name: the field's name, unique in the card.
-        column: raw column it is made of.
-        source: how: ``value``, ``multi``, ``bucket`` or a date part.
-        min_count: training rows a value needs to get an id.
-        hash_buckets: number of hashed ids, or None for a vocabulary.
-    """
-
-    name: str
-    column: str
-    source: Literal["value", "multi", "bucket", "hour", "weekday", "is_weekend"]
-    min_count: int = 1
-    hash_buckets: int | None = None
-
-    @property
-    def is_multi(self) -> bool:
-        """Whether a row holds several values."""
-        return self.source == "multi"
-
-
 # Columns every encoded shard has beside its fields.
-_RESERVED = ("label", "row_id")
+_RESERVED = ("label", "row_id", "weight")
+_RESERVED_IN_WORDS = "label, row_id or weight"
 
 
-class DatasetCard(_Model):
+class DatasetCard(CardPart):
     """What a dataset is: file format, columns, split rule.
 
     Args:
@@ -321,12 +161,21 @@ class DatasetCard(_Model):
         labels = [name for name, column in self.columns.items() if column.kind == "label"]
         if len(labels) != 1:
             raise ValueError(f"columns must hold exactly one of kind label; got {labels}.")
+        weights = [name for name, column in self.columns.items() if column.kind == "weight"]
+        if len(weights) > 1:
+            raise ValueError(f"columns must hold at most one of kind weight; got {weights}.")
         for name, lookup in self.lookups.items():
             if lookup.key not in self.columns or lookup.key not in lookup.columns:
                 raise ValueError(
                     f"lookups.{name}.key must name a column of both tables; got '{lookup.key}'."
                 )
-        names = [field.name for field in self.fields] + list(self.dense)
+            for side, described in lookup.columns.items():
+                if described.kind == "weight":
+                    raise ValueError(
+                        f"lookups.{name}.columns.{side}: a weight must stand in the raw rows, "
+                        "not in a side table. Move it there, or mark it ignored."
+                    )
+        names = [*(field.name for field in self.fields), *self.dense, *self.vectors]
         for name in (*self.all_columns, *names, *self.lookups):
             # Tables are modules, and files, named after their fields.
             unfit = next((character for character in "./\\\0" if character in name), None)
@@ -338,14 +187,16 @@ class DatasetCard(_Model):
         taken = [name for name in names if name in _RESERVED]
         if taken:
             raise ValueError(
-                f"a field's name must not be {' or '.join(_RESERVED)}, which encoded rows have a "
+                f"a field's name must not be {_RESERVED_IN_WORDS}, which encoded rows have a "
                 f"column for; got '{taken[0]}'. Rename it in the raw rows, or mark it ignored."
             )
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"field names must be unique; got {', '.join(repeated)} twice.")
         if not names:
-            raise ValueError("columns hold no input of the model. Add a categorical or numeric.")
+            raise ValueError(
+                "columns hold no input of the model. Add a category, a number or a vector."
+            )
         split = self.split
         if isinstance(split, TimeSplit):
             column = self.columns.get(split.column)
@@ -359,6 +210,13 @@ class DatasetCard(_Model):
     def label(self) -> str:
         """Name of the label column."""
         return next(name for name, column in self.columns.items() if column.kind == "label")
+
+    @property
+    def weight(self) -> str | None:
+        """Name of the weight column, or None where every row counts for 1."""
+        return next(
+            (name for name, column in self.columns.items() if column.kind == "weight"), None
+        )
 
     @cached_property
     def all_columns(self) -> dict[str, Column]:
@@ -374,13 +232,22 @@ class DatasetCard(_Model):
     def fields(self) -> tuple[Field, ...]:
         """The categorical fields, in the card's order."""
         return tuple(
-            field for name, column in self.all_columns.items() for field in _fields(name, column)
+            field for name, column in self.all_columns.items() for field in fields_of(name, column)
         )
 
     @cached_property
     def dense(self) -> tuple[str, ...]:
         """Names of the dense inputs, in the card's order."""
         return tuple(name for name, column in self.all_columns.items() if is_dense(column))
+
+    @cached_property
+    def vectors(self) -> dict[str, int]:
+        """Name and size of each content vector, in the card's order."""
+        return {
+            name: column.size
+            for name, column in self.all_columns.items()
+            if isinstance(column, VectorColumn)
+        }
 
     @cached_property
     def digest(self) -> str:
@@ -390,42 +257,6 @@ class DatasetCard(_Model):
         content["column_order"] = list(self.columns)
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def is_dense(column: Column) -> bool:
-    """Whether a column is a dense input of the model."""
-    if not isinstance(column, IntegerColumn | FloatColumn):
-        return False
-    return column.transform != "log_squared_bucket"
-
-
-def source_columns(columns: Mapping[str, Column]) -> tuple[str, ...]:
-    """Names of the columns as they stand in a file: flag columns are written out.
-
-    >>> genres = MultiCategoricalColumn(kind="multi_categorical", flags=("drama", "comedy"))
-    >>> source_columns({"item": IdColumn(kind="id"), "genres": genres})
-    ('item', 'drama', 'comedy')
-    """
-    names: list[str] = []
-    for name, column in columns.items():
-        flags = column.flags if isinstance(column, MultiCategoricalColumn) else None
-        names.extend(flags or (name,))
-    return tuple(names)
-
-
-def _fields(name: str, column: Column) -> Iterator[Field]:
-    match column:
-        case CategoricalColumn():
-            yield Field(name, name, "value", column.min_count, column.hash_buckets)
-        case MultiCategoricalColumn():
-            yield Field(name, name, "multi", column.min_count, column.hash_buckets)
-        case IntegerColumn(transform="log_squared_bucket"):
-            yield Field(name, name, "bucket", column.min_count, column.hash_buckets)
-        case TimestampColumn():
-            for part, field_name in column.parts.items():
-                yield Field(field_name, name, part)
-        case _:
-            return
 
 
 def parse_card(text: str, *, path: str = "<text>") -> DatasetCard:

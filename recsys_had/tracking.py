@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from recsys_had.columns import source_columns
 from recsys_had.errors import ConfigError
-from recsys_had.schema import DatasetCard, source_columns
+from recsys_had.schema import DatasetCard
 from recsys_had.versions import library_versions
 
 if TYPE_CHECKING:
@@ -171,7 +172,11 @@ class MlflowTracker:
             source_type="local",
             source=json.dumps({"uri": str(source.resolve())}),
             schema=json.dumps(
-                {"fields": [field.name for field in card.fields], "dense": list(card.dense)}
+                {
+                    "fields": [field.name for field in card.fields],
+                    "dense": list(card.dense),
+                    "vectors": card.vectors,
+                }
             ),
             profile=json.dumps({"rows": manifest["rows"]}),
         )
@@ -298,7 +303,7 @@ def model_signature(card: DatasetCard) -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 
-    names = [name for name in source_columns(card.columns) if name != card.label]
+    names = [name for name in source_columns(card.columns) if name not in (card.label, card.weight)]
     inputs = Schema([ColSpec(AnyType(), name, required=False) for name in names])
     return ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.float, "score")]))
 

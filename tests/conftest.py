@@ -92,3 +92,19 @@ def make_small_data(small_card: DatasetCard) -> Callable[..., DataFolder]:
         return DataFolder(path, small_card, manifest)
 
     return make
+
+
+@pytest.fixture
+def weigh() -> Callable[..., DataFolder]:
+    """Gives the rows of a small data folder weights, in place."""
+
+    def weighed(data: DataFolder, weights: dict[str, "np.typing.ArrayLike"]) -> DataFolder:
+        card = parse_card(SMALL_CARD.replace("  A:", "  counts: {kind: weight}\n  A:"))
+        for split, weight in weights.items():
+            part = data.path / split / "part-00000.parquet"
+            column = pa.array(np.asarray(weight, np.float32))
+            table = pq.read_table(part).append_column("weight", column)
+            pq.write_table(table, part, row_group_size=64)
+        return DataFolder(data.path, card, {**data.manifest, "card_digest": card.digest})
+
+    return weighed

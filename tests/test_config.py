@@ -138,6 +138,10 @@ def test_every_bundled_experiment_opens_with_the_command_that_runs_it(name: str)
             "Did you mean 'published'?",
         ),
         (
+            HEAD + "  nodes:\n    deep: {layer: mlp, inputs: [pairs]}\n    pairs: bilinear\n",
+            "e.yaml:4: deep.inputs: 'pairs' is no node above it. Known: dense, fields.",
+        ),
+        (
             HEAD + "  nodes:\n    deep: {layer: mlp, inputs: [pair]}\n    pairs: bilinear\n",
             "e.yaml:4: deep.inputs: 'pair' is no node above it. Known: dense, fields.",
         ),
@@ -329,5 +333,7 @@ def test_all_wrong_nodes_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_an_unknown_bundled_experiment_suggests_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"^frappe_deepfn: no bundled .* Did you mean 'frappe_deepfm'\?"):
+    with pytest.raises(
+        ConfigError, match=r"^frappe_deepfn: no bundled .* Did you mean 'frappe_deepfm'\?"
+    ):
         load_experiment("frappe_deepfn")

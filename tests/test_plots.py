@@ -149,6 +149,14 @@ class TestRocCurvePng:
         assert "ROC curve: AUC 0.7500" in written
         assert "4 rows, 50 % clicked" in written
 
+    def test_tells_a_note_after_the_rows(self, tmp_path: Path, drawn: list[Figure]) -> None:
+        rows = ([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
+        plots.roc_curve_png(*rows, tmp_path / "roc.png", note="each counted once")
+        plots.calibration_png(*rows, tmp_path / "c.png", bins=2, note="each counted once")
+        told = "4 rows, 50 % clicked, each counted once"
+        assert told in texts(drawn[0].axes[0])
+        assert f"{told}; 2 bins of 2 rows" in texts(drawn[1].axes[0])
+
     def test_stays_small_for_many_rows(self, tmp_path: Path, drawn: list[Figure]) -> None:
         path = tmp_path / "roc.png"
         plots.roc_curve_png(*calibrated_rows(200_000, mean_logit=-3), path)

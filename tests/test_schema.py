@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from recsys_had.columns import source_columns
 from recsys_had.errors import SchemaError
-from recsys_had.schema import load_card, parse_card, source_columns
+from recsys_had.schema import load_card, parse_card
 
 CARD = """\
 name: clicks
@@ -195,8 +196,9 @@ def test_a_card_of_ones_own_is_read_from_anywhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("label", "a field's name must not be label or row_id, which encoded rows have a column"),
-        ("row_id", "a field's name must not be label or row_id, which encoded rows have a column"),
+        ("label", "a field's name must not be label, row_id or weight, which encoded rows have"),
+        ("row_id", "a field's name must not be label, row_id or weight, which encoded rows have"),
+        ("weight", "a field's name must not be label, row_id or weight, which encoded rows have"),
         ("'*'", "a column's name must not be a pattern; got '*'. Rename it."),
         ("'^a.*$'", "a column's name must not hold a '.'; got '^a.*$'. Rename it."),
         ("'^a$'", "a column's name must not be a pattern; got '^a$'. Rename it."),

@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recsys_had.columns import Field, FloatColumn, IntegerColumn
 from recsys_had.data.lookups import SideTable
 from recsys_had.data.normalise import normalise
 from recsys_had.data.prepare import prepare
@@ -22,7 +23,7 @@ from recsys_had.data.statistics import Scale, Statistics
 from recsys_had.data.values import required_columns
 from recsys_had.data.vocabulary import HashedIds, Vocabulary, texts_of
 from recsys_had.errors import CheckpointError, DataError, RecsysHadError
-from recsys_had.schema import DatasetCard, Field, FloatColumn, IntegerColumn
+from recsys_had.schema import DatasetCard
 from recsys_had.suggest import nearest
 
 
@@ -116,7 +117,7 @@ class Encoder:
 
         Returns:
             ``label`` (float32) if the frame has the label column, each field (int32, or a list
-            of them, never empty), each dense input (float32).
+            of them, never empty), each dense input (float32), each vector (array of float32).
 
         Raises:
             DataError: a column is missing, or one line per value that is not what its column
@@ -125,15 +126,23 @@ class Encoder:
         return pl.DataFrame(pl.from_arrow(self.encode_values(self._values(frame, place))))
 
     def encode_values(self, values: pa.RecordBatch) -> pa.Table:
-        """The same, of values that :func:`recsys_had.data.prepare.prepare` has read."""
+        """The same, of values that :func:`recsys_had.data.prepare.prepare` has read.
+
+        Returns:
+            Also ``weight`` (float32) if the values have it.
+        """
         columns: dict[str, Any] = {}
         if "label" in values.schema.names:
             columns["label"] = values.column("label")
+        if "weight" in values.schema.names:
+            columns["weight"] = values.column("weight")
         for field in self.card.fields:
             encode = _encode_lists if field.is_multi else _encode_single
             columns[field.name] = encode(values.column(field.name), self._ids[field.name])
         for name in self.card.dense:
             columns[name] = pa.array(self._transform(name, values.column(name)))
+        for name in self.card.vectors:
+            columns[name] = values.column(name)
         return pa.table(columns)
 
     def unseen(self, frame: pl.DataFrame, encoded: pl.DataFrame) -> dict[str, int]:

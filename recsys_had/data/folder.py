@@ -20,6 +20,8 @@ def layout_of(card: DatasetCard) -> Layout:
         fields=tuple(field.name for field in card.fields),
         multi=frozenset(field.name for field in card.fields if field.is_multi),
         dense=card.dense,
+        vectors=card.vectors,
+        has_weight=card.weight is not None,
     )
 
 
@@ -91,6 +93,10 @@ class DataFolder:
     def labels(self, split: str) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The labels of a split, in row order."""
         return self.column(split, "label")
+
+    def weights(self, split: str) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+        """The weights of a split, in row order; None where the card has no weight column."""
+        return self.column(split, "weight") if self.layout.has_weight else None
 
     def column(self, split: str, name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
         """A column of one number a row, the label or a dense input, in row order.

@@ -7,12 +7,13 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from recsys_had.columns import source_columns
 from recsys_had.data.problems import Problems
 from recsys_had.data.rawfile import check_header, open_raw
 from recsys_had.data.values import column_values
 from recsys_had.data.vocabulary import SortedTexts, digest_of, texts_of
 from recsys_had.errors import DataError
-from recsys_had.schema import Lookup, source_columns
+from recsys_had.schema import Lookup
 
 _WHOLE_FILE = 1 << 40
 
@@ -98,7 +99,7 @@ class SideTable:
             raise DataError(f"{path}: cannot be read: {cause}.") from cause
 
     def join(self, keys: pl.Series) -> dict[str, pa.Array]:
-        """The table's fields and dense inputs for each key, missing where it is unknown."""
+        """The table's values for each key, missing where it is unknown."""
         found = keys.to_arrow().dictionary_encode()
         rows = self._keys.positions(texts_of(found.dictionary))
         unknown = len(self.frame)

@@ -8,14 +8,15 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from recsys_had.errors import DataError
-from recsys_had.schema import (
+from recsys_had.columns import (
     Column,
-    DatasetCard,
     MultiCategoricalColumn,
     TimestampColumn,
+    VectorColumn,
     source_columns,
 )
+from recsys_had.errors import DataError
+from recsys_had.schema import DatasetCard
 
 
 def normalise(frame: pl.DataFrame, card: DatasetCard) -> pl.DataFrame:
@@ -23,7 +24,8 @@ def normalise(frame: pl.DataFrame, card: DatasetCard) -> pl.DataFrame:
 
     Whole numbers are written without a fraction, truths as 1 and 0, times in the format of
     their column (in UTC where they have a zone), lists stay lists of text. Not a number is
-    missing. Other columns of the frame are left as they are.
+    missing. Vectors that are lists of numbers stay so. Other columns of the frame are left as
+    they are.
 
     Raises:
         DataError: a column's type has no such text.
@@ -50,14 +52,9 @@ def normalise_columns(
     names = [name for name in source_columns(columns) if name in frame.columns]
     for name in names:
         dtype, column = frame.schema[name], columns.get(name)
-        is_multi = isinstance(column, MultiCategoricalColumn)
-        pattern = column.format if isinstance(column, TimestampColumn) else None
-        text = _as_text(pl.col(name), dtype, pattern)
-        inner = dtype.inner if isinstance(dtype, pl.List | pl.Array) else None
-        is_nested = isinstance(inner, pl.List | pl.Array)
-        if text is None or is_nested or (inner is not None and not is_multi):
-            wanted = "text, numbers, times or lists of them" if is_multi else "text or numbers"
-            problems.append(f"column {name}: must hold {wanted}; got {dtype}.")
+        text = _text_of(pl.col(name), dtype, column)
+        if text is None:
+            problems.append(f"column {name}: must hold {_wanted(column)}; got {dtype}.")
         else:
             texts.append(text)
     if problems:
@@ -77,10 +74,46 @@ def blank_missing(
     return frame.with_columns(pl.when(~means_missing).then(value))
 
 
-def _as_text(value: pl.Expr, dtype: pl.DataType, pattern: str | None) -> pl.Expr | None:
+def _text_of(value: pl.Expr, dtype: pl.DataType, column: Column | None) -> pl.Expr | None:
+    """A column as text, or lists of it or of numbers; None where its kind has no such type."""
+    pattern = column.format if isinstance(column, TimestampColumn) else None
+    if not isinstance(dtype, pl.List | pl.Array):
+        return as_text(value, dtype, pattern)
+    if isinstance(column, VectorColumn):
+        return _as_vector(value, dtype)
+    is_nested = isinstance(dtype.inner, pl.List | pl.Array)
+    if is_nested or not isinstance(column, MultiCategoricalColumn):
+        return None
+    return as_text(value, dtype, pattern)
+
+
+def _wanted(column: Column | None) -> str:
+    match column:
+        case VectorColumn():
+            return "lists of numbers, or text"
+        case MultiCategoricalColumn():
+            return "text, numbers, times or lists of them"
+        case _:
+            return "text or numbers"
+
+
+def _as_vector(value: pl.Expr, dtype: pl.List | pl.Array) -> pl.Expr | None:
+    """A vector as a list of numbers or texts, or None where it holds neither."""
+    inner = dtype.inner
+    if isinstance(dtype, pl.Array):
+        if len(dtype.shape) > 1:
+            return None
+        value = value.arr.to_list()
+    if inner in (pl.Float32, pl.Float64, pl.String):
+        return value
+    is_number = isinstance(inner, pl.DataType) and inner.is_numeric()
+    return value.cast(pl.List(pl.Float64)) if is_number or inner == pl.Null else None
+
+
+def as_text(value: pl.Expr, dtype: pl.DataType, pattern: str | None = None) -> pl.Expr | None:
     """The text of a value, or None where its type has none."""
     if isinstance(dtype, pl.List | pl.Array):
-        inner = _as_text(pl.element(), dtype.inner, None)  # type: ignore[arg-type]
+        inner = as_text(pl.element(), dtype.inner, None)  # type: ignore[arg-type]
         if isinstance(dtype, pl.Array):
             value = value.arr.to_list()
         return None if inner is None else value.list.eval(inner)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
+from recsys_had.columns import LabelColumn, WeightColumn
 from recsys_had.data.problems import Place, Problems
-from recsys_had.schema import LabelColumn
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -77,6 +77,37 @@ def parse_labels(
         bad &= text.is_not_null()
     add_problems(problems, bad, text, told, place, advice=_label_advice)
     return numbers.cast(pl.Float32)
+
+
+def parse_weights(
+    column: WeightColumn, text: pl.Series, *, place: Place, problems: Problems
+) -> pl.Series:
+    """Weights as Float32.
+
+    Args:
+        column: what a missing weight is taken for.
+        text: what the raw column holds.
+        place: names a row in a problem.
+        problems: takes what is no weight, and a missing one where the card does not fill it.
+
+    >>> column = WeightColumn(kind="weight", missing=1)
+    >>> weights = pl.Series("weight", ["0", "2.5", None])
+    >>> parse_weights(column, weights, place=str, problems=Problems()).to_list()
+    [0.0, 2.5, 1.0]
+    """
+    numbers = text.cast(pl.Float64, strict=False)
+    # A NaN compares as larger than any number.
+    valid = numbers.is_between(0, _FLOAT32_MAX)
+    bad = ~valid.fill_null(False) & text.is_not_null()
+    add_problems(problems, bad, text, "must be a finite number, 0 or more", place)
+    if column.missing is None:
+        told = "is missing. Give every row a weight, or let missing in the card say what it is."
+        problems.add_rows(
+            text.is_null().to_numpy(), place, lambda row: f"column {text.name}: {told}"
+        )
+    else:
+        numbers = numbers.fill_null(column.missing)
+    return numbers.cast(pl.Float32, strict=False)
 
 
 def _label_advice(text: str) -> str:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys_had.batch import Batch, EncodedRows, Layout, Ragged
+from recsys_had.data.vectors import vectors_from_column
 from recsys_had.errors import DataError
 
 
@@ -37,11 +38,18 @@ class Step:
         batch: this rank's rows; may be empty in the last step of an epoch.
         global_rows: rows of this step over all ranks.
         after: where the reader stands when the step is done.
+        global_weight: sum of the weights of those rows, or None where they have none.
     """
 
     batch: Batch
     global_rows: int
     after: Position
+    global_weight: float | None = None
+
+    @property
+    def total(self) -> float:
+        """What the sum of the losses is divided by: the rows, or the sum of their weights."""
+        return self.global_rows if self.global_weight is None else self.global_weight
 
 
 def rows_from_table(table: pa.Table, layout: Layout) -> EncodedRows:
@@ -54,10 +62,17 @@ def rows_from_table(table: pa.Table, layout: Layout) -> EncodedRows:
     for position, name in enumerate(layout.dense):
         dense[:, position] = table.column(name).to_numpy()
     lists = {name: _ragged(table.column(name)) for name in layout.fields if name in layout.multi}
+    vectors = {
+        name: vectors_from_column(table.column(name), size) for name, size in layout.vectors.items()
+    }
     label = None
     if "label" in table.column_names:
         label = table.column("label").to_numpy().astype(np.float32)
-    return EncodedRows(layout, table.column("row_id").to_numpy(), label, ids, lists, dense)
+    weight = None
+    if layout.has_weight and "weight" in table.column_names:
+        weight = table.column("weight").to_numpy().astype(np.float32)
+    row_id = table.column("row_id").to_numpy()
+    return EncodedRows(layout, row_id, label, ids, lists, dense, vectors, weight)
 
 
 def _ragged(column: pa.ChunkedArray) -> Ragged:
@@ -104,7 +119,8 @@ class SplitReader:
         self._world_size = world_size
         self._seed = seed
         self._pool_rows = pool_rows
-        self._columns = ["row_id", "label", *layout.fields, *layout.dense]
+        own = ("row_id", "label", *(("weight",) if layout.has_weight else ()))
+        self._columns = [*own, *layout.fields, *layout.dense, *layout.vectors]
         paths = sorted(folder.glob("part-*.parquet"))
         if not paths:
             raise DataError(f"{folder}: holds no part-*.parquet. Run `recsys-had ingest` first.")
@@ -156,7 +172,10 @@ class SplitReader:
         begin = first + self._rank * share + min(self._rank, extra)
         end = begin + share + (self._rank < extra)
         mine = rows.take(np.arange(begin, end))
-        return Step(mine.to_batch(sparse_rows=share + (extra > 0)), last - first, after)
+        batch = mine.to_batch(sparse_rows=share + (extra > 0))
+        # Every rank reads the rows of all, and so knows the sum without asking.
+        weight = None if rows.weight is None else rows.weight[first:last].sum(dtype=np.float64)
+        return Step(batch, last - first, after, None if weight is None else float(weight))
 
     def _pools(self, start: Position) -> Iterator[EncodedRows]:
         """Pools of shuffled rows, the rows before ``start.row`` left out."""

@@ -1,15 +1,16 @@
-"""Raw rows to values: every field and dense input of a block, and its label."""
+"""Raw rows to values: every field, dense input and vector of a block, and its label."""
 
 from collections.abc import Mapping
 
 import polars as pl
 import pyarrow as pa
 
+from recsys_had.columns import LabelColumn, WeightColumn
 from recsys_had.data.lookups import SideTable
-from recsys_had.data.numbers import parse_labels
+from recsys_had.data.numbers import parse_labels, parse_weights
 from recsys_had.data.problems import Place, Problems
 from recsys_had.data.values import column_values
-from recsys_had.schema import DatasetCard, LabelColumn
+from recsys_had.schema import DatasetCard
 
 
 def prepare(
@@ -22,13 +23,15 @@ def prepare(
 ) -> pa.RecordBatch:
     """Reads the values of raw rows: fields as dictionary arrays, dense inputs as float64.
 
+    A content vector is as the model reads it: float32, its size fixed.
+
     Args:
         frame: raw columns as text; see :func:`recsys_had.data.normalise.normalise`.
         card: what the columns are.
         lookups: the card's side tables.
         place: names a row in an error.
         require_label: whether a missing label is an error; without it, a frame need not even
-            have the column.
+            have the column. The weight is read with it alone.
 
     Raises:
         DataError: one line per value that is not what its column asks.
@@ -40,6 +43,12 @@ def prepare(
     if require_label or card.label in frame.columns:
         values["label"] = parse_labels(
             label, frame[card.label], required=require_label, place=place, problems=problems
+        ).to_arrow()
+    if require_label and card.weight is not None:
+        weight = card.columns[card.weight]
+        assert isinstance(weight, WeightColumn)
+        values["weight"] = parse_weights(
+            weight, frame[card.weight], place=place, problems=problems
         ).to_arrow()
     columns = {name: column for name, column in card.columns.items() if column.kind != "label"}
     values |= column_values(columns, frame, place=place, problems=problems)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import polars as pl
 
+from recsys_had.columns import source_columns
 from recsys_had.data.files import expand
 from recsys_had.data.problems import Problems
 from recsys_had.data.rawfile import check_header, open_raw
@@ -16,7 +17,7 @@ from recsys_had.data.table import TableFile
 from recsys_had.data.text import TextFile
 from recsys_had.data.values import required_columns
 from recsys_had.errors import DataError
-from recsys_had.schema import DatasetCard, source_columns
+from recsys_had.schema import DatasetCard
 
 BLOCK_BYTES = 64 << 20
 _log = logging.getLogger("recsys_had")
@@ -60,7 +61,8 @@ class RawSource:
             Parquet whatever the card says.
         card: what the columns are.
         label: ``required``: every column of the card must be there; ``optional``: those the
-            model reads. A file without a header then may have all columns but the label.
+            model reads. A file without a header then may have all columns but the label, or but
+            label and weight.
         keep: further columns to read.
 
     Raises:
@@ -89,7 +91,8 @@ class RawSource:
         label: Literal["required", "optional"] = "required",
         keep: Sequence[str] = (),
     ) -> None:
-        self._optional = card.label if label == "optional" else None
+        may_lack = [card.label, *([card.weight] if card.weight is not None else [])]
+        self._optional = may_lack if label == "optional" else []
         wanted = required_columns(card) if self._optional else source_columns(card.columns)
         self._wanted = tuple(dict.fromkeys([*wanted, *keep]))
         self._files: list[tuple[int, TextFile | TableFile]] = []

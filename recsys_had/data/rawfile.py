@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from recsys_had.columns import Column, source_columns
 from recsys_had.data.table import TableFile
 from recsys_had.data.text import TextFile
 from recsys_had.errors import DataError
-from recsys_had.schema import Column, FileFormat, source_columns
+from recsys_had.schema import FileFormat
 from recsys_had.suggest import nearest
 
 
@@ -15,7 +16,7 @@ def open_raw(
     file_format: FileFormat,
     columns: Mapping[str, Column],
     *,
-    optional: str | None = None,
+    optional: Sequence[str] = (),
 ) -> TextFile | TableFile:
     """Opens a raw file; a name ending in .parquet is Parquet whatever the format says.
 
@@ -23,7 +24,7 @@ def open_raw(
         path: the file.
         file_format: how it is written.
         columns: what its columns are, in the order of a file without a header.
-        optional: the one of them that a file without a header may lack.
+        optional: those of them that a file without a header may lack: the first, or all.
 
     Raises:
         DataError: it is empty, cannot be read or has another number of columns.

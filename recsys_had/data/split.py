@@ -9,19 +9,12 @@ import xxhash
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
+from recsys_had.columns import MultiCategoricalColumn, TimestampColumn, VectorColumn, source_columns
+from recsys_had.data.normalise import as_text
 from recsys_had.data.problems import Place, Problems
 from recsys_had.data.times import parse_moment, parse_times
 from recsys_had.errors import DataError
-from recsys_had.schema import (
-    SPLITS,
-    ContentHashSplit,
-    DatasetCard,
-    MultiCategoricalColumn,
-    StratifiedSplit,
-    TimeSplit,
-    TimestampColumn,
-    source_columns,
-)
+from recsys_had.schema import SPLITS, ContentHashSplit, DatasetCard, StratifiedSplit, TimeSplit
 
 # A row's split, as its place in SPLITS: 0 train, 1 valid, 2 test.
 Splits = NDArray[np.int8]
@@ -51,9 +44,14 @@ def row_texts(frame: pl.DataFrame, card: DatasetCard) -> list[bytes]:
     columns = []
     for name in source_columns(card.columns):
         value, column = pl.col(name), card.columns.get(name)
-        if isinstance(frame.schema[name], pl.List):
-            separator = column.separator if isinstance(column, MultiCategoricalColumn) else "|"
-            value = value.list.join(separator, ignore_nulls=True)
+        dtype = frame.schema[name]
+        if isinstance(dtype, pl.List):
+            texts = as_text(value, dtype)
+            assert texts is not None, "a list of texts or numbers"
+            separator = "|"
+            if isinstance(column, MultiCategoricalColumn | VectorColumn):
+                separator = column.separator
+            value = texts.list.join(separator, ignore_nulls=True)
         columns.append(value.fill_null(""))
     text = pl.concat_str(columns, separator="\x1f").cast(pl.Binary)
     return frame.select(text.alias("text"))["text"].to_list()

@@ -10,7 +10,8 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys_had.schema import DatasetCard, FloatColumn, IntegerColumn
+from recsys_had.columns import FloatColumn, IntegerColumn
+from recsys_had.schema import DatasetCard
 
 # Counts wait until there are as many as those merged, so that merging costs little in all.
 _PENDING_ROWS = 1 << 20

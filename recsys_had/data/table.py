@@ -8,9 +8,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from recsys_had.columns import Column
 from recsys_had.data.normalise import normalise_columns
 from recsys_had.errors import DataError
-from recsys_had.schema import Column
 
 
 class TableFile:
@@ -54,20 +54,51 @@ class TableFile:
         # A repeated value is stored once, and takes a few bytes wherever it stands as text.
         bytes_per_row = max(stored / max(metadata.num_rows, 1), 8 * len(wanted))
         size = max(1, int(block_bytes / bytes_per_row))
+        gapped = _gapped_arrays(parquet, wanted)
+        others = [name for name in wanted if name not in gapped]
         first = 0
         try:
-            for batch in parquet.iter_batches(batch_size=size, columns=list(wanted)):
+            for batch in parquet.iter_batches(batch_size=size, columns=others):
+                if gapped:
+                    batch = self._with_arrays(batch, gapped, first)
                 if batch.num_rows:
                     yield batch.num_rows, TableRows(self, batch, first, wanted)
                 first += batch.num_rows
-        except (OSError, pa.ArrowException) as cause:
+        except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as cause:
             raise DataError(f"{self.path}: cannot be read: {cause}.") from cause
+
+    def _with_arrays(self, batch: pa.RecordBatch, names: list[str], first: int) -> pa.RecordBatch:
+        """Adds the rows of columns that Arrow cannot read, as lists."""
+        rows = pl.scan_parquet(self.path, glob=False).slice(first, batch.num_rows)
+        lists = rows.select(pl.col(names).arr.to_list()).collect()
+        for name in names:
+            batch = batch.append_column(name, lists[name].to_arrow())
+        return batch
 
     def _open(self) -> pq.ParquetFile:
         try:
             return pq.ParquetFile(self.path)
         except (OSError, pa.ArrowException) as cause:
             raise DataError(f"{self.path}: is not a readable Parquet file: {cause}.") from cause
+
+
+def _gapped_arrays(parquet: pq.ParquetFile, wanted: tuple[str, ...]) -> list[str]:
+    """Columns of fixed-size lists that may hold nulls: Arrow writes them and cannot read them."""
+    schema, metadata = parquet.schema_arrow, parquet.metadata
+    found = []
+    for name in wanted:
+        if not pa.types.is_fixed_size_list(schema.field(name).type):
+            continue
+        leaf = next(
+            number
+            for number in range(metadata.num_columns)
+            if metadata.schema.column(number).path.split(".")[0] == name
+        )
+        groups = range(metadata.num_row_groups)
+        statistics = [metadata.row_group(group).column(leaf).statistics for group in groups]
+        if not all(known is not None and known.null_count == 0 for known in statistics):
+            found.append(name)
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """TextFile: a TSV or CSV file as blocks of records, cut at bytes that depend on the file alone."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ class TextFile:
         path: the file; .gz and .zst are decompressed.
         file_format: how it is written.
         columns: names of its columns where it has no header.
-        optional: the one of them that it may lack.
+        optional: those of them that it may lack: the first, or the first two, and so on.
 
     Raises:
         DataError: it is empty, cannot be read or has another number of columns.
@@ -37,7 +37,7 @@ class TextFile:
         file_format: FileFormat,
         *,
         columns: tuple[str, ...],
-        optional: str | None = None,
+        optional: Sequence[str] = (),
     ) -> None:
         self.path = path
         self.format = file_format
@@ -45,12 +45,15 @@ class TextFile:
         names = self._first_names()
         if file_format.header:
             self.columns = names
-        elif len(names) == len(columns):
-            self.columns = columns
-        elif optional is not None and len(names) == len(columns) - 1:
-            self.columns = tuple(name for name in columns if name != optional)
+        elif len(columns) - len(optional) <= len(names) <= len(columns):
+            lacking = optional[: len(columns) - len(names)]
+            self.columns = tuple(name for name in columns if name not in lacking)
         else:
-            without = "" if optional is None else f" ({len(columns) - 1} without {optional})"
+            others = [
+                f"{len(columns) - number} without {' and '.join(optional[:number])}"
+                for number in range(1, len(optional) + 1)
+            ]
+            without = f" ({', '.join(others)})" if others else ""
             raise DataError(
                 f"{path}:1: holds {len(names)} columns; the card has {len(columns)}{without}. "
                 "Is it the right file, and the right separator?"

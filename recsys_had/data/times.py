@@ -6,10 +6,10 @@ import re
 
 import polars as pl
 
+from recsys_had.columns import TIME_UNITS
 from recsys_had.data.numbers import add_problems, whole_numbers
 from recsys_had.data.problems import Place, Problems
 from recsys_had.errors import SchemaError
-from recsys_had.schema import TIME_UNITS
 
 _HOUR = re.compile(r"%[-_0]?[HkIl]")
 _MINUTE = re.compile(r"%[-_0]?[MTRXcrs+]")

@@ -11,6 +11,16 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recsys_had.columns import (
+    CategoricalColumn,
+    Column,
+    FloatColumn,
+    IntegerColumn,
+    MultiCategoricalColumn,
+    TimestampColumn,
+    VectorColumn,
+    source_columns,
+)
 from recsys_had.data.numbers import (
     add_problems,
     log_squared_bucket,
@@ -19,20 +29,12 @@ from recsys_had.data.numbers import (
 )
 from recsys_had.data.problems import Place, Problems
 from recsys_had.data.times import parse_times
-from recsys_had.schema import (
-    CategoricalColumn,
-    Column,
-    DatasetCard,
-    FloatColumn,
-    IntegerColumn,
-    MultiCategoricalColumn,
-    TimestampColumn,
-    source_columns,
-)
+from recsys_had.data.vectors import parse_vectors
+from recsys_had.schema import DatasetCard
 
 
 def required_columns(card: DatasetCard) -> tuple[str, ...]:
-    """Raw columns the model's inputs are made of, in the card's order; the label is none.
+    """Raw columns the model's inputs are made of, in the card's order; label and weight are none.
 
     >>> from recsys_had.schema import parse_card
     >>> required_columns(parse_card('''
@@ -52,20 +54,21 @@ def required_columns(card: DatasetCard) -> tuple[str, ...]:
 def _is_used(column: Column) -> bool:
     if isinstance(column, TimestampColumn):
         return bool(column.parts)
-    return column.kind not in {"label", "id", "ignored"}
+    return column.kind not in {"label", "weight", "id", "ignored"}
 
 
 def column_values(
     columns: Mapping[str, Column], frame: pl.DataFrame, *, place: Place, problems: Problems
 ) -> Iterator[tuple[str, pa.Array]]:
-    """Yields each field and dense input that the columns make, and its values.
+    """Yields each field, dense input and vector that the columns make, and its values.
 
     A field is a dictionary array, null where the value is missing; a multi-valued one a list of
-    them. A dense input is float64, null where missing, not yet transformed.
+    them. A dense input is float64, null where missing, not yet transformed. A content vector is
+    as the model reads it.
 
     Args:
         columns: what the columns are.
-        frame: the columns as text.
+        frame: the columns as text; vectors may be lists of numbers.
         place: names a row in a problem.
         problems: takes what is wrong.
     """
@@ -93,6 +96,11 @@ def column_values(
                 if column.missing is not None:
                     numbers = numbers.fill_null(column.missing)
                 yield name, numbers.to_arrow()
+            case VectorColumn():
+                yield (
+                    name,
+                    parse_vectors(column, frame[name], place=place, problems=problems),
+                )
             case TimestampColumn() if column.parts:
                 times = parse_times(frame[name], column.format, place=place, problems=problems)
                 for part, field in column.parts.items():

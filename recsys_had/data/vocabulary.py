@@ -60,6 +60,8 @@ def digest_of(frame: pl.DataFrame) -> str:
 
 
 def _bytes_of(numbers: pl.Series) -> bytes:
+    if numbers.dtype.is_float():
+        return numbers.cast(pl.Float64).to_numpy().tobytes()
     return numbers.cast(pl.Int64).fill_null(-1).to_numpy().tobytes()
 
 

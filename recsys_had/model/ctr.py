@@ -17,6 +17,7 @@ from recsys_had.errors import ConfigError
 from recsys_had.model.embeddings import FieldEmbeddings, FieldSpec, is_table
 from recsys_had.model.graph import InteractionGraph, NodeSummary, table_widths
 from recsys_had.model.numeric import numeric_fields
+from recsys_had.nodes import SOURCES, NodeConfig
 from recsys_had.suggest import nearest
 
 # Rows drawn from one random stream; part of the definition of an initial row.
@@ -34,7 +35,11 @@ class CTRModel(nn.Module):
         fields: the categorical fields and the sizes of their tables.
         dense: names of the dense inputs.
         config: the model part of an experiment.
+        vectors: name and size of each content vector, which a node may read by its name.
         seed: of every initial weight.
+
+    Raises:
+        ConfigError: a node reads what is not there, or two things have one name.
     """
 
     def __init__(
@@ -43,6 +48,7 @@ class CTRModel(nn.Module):
         fields: Sequence[FieldSpec],
         dense: Sequence[str],
         config: ModelConfig,
+        vectors: Mapping[str, int] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -51,6 +57,9 @@ class CTRModel(nn.Module):
                 raise ConfigError(
                     f"model.nodes.{name}: is a name torch keeps for itself. Rename the node."
                 )
+        self.vectors = dict(vectors or {})
+        _check_vector_names(self.vectors, config.nodes)
+        _check_fields_are_there([*fields, *dense], config.nodes, self.vectors)
         self.initial = InitialRows(seed=seed, std=config.embedding_init_std)
         names = [*(field.name for field in fields), *dense]
         widths = table_widths(config, len(names))
@@ -73,6 +82,7 @@ class CTRModel(nn.Module):
             }
             if dense:
                 sources["dense"] = (len(dense),)
+            sources |= {name: (1, size) for name, size in self.vectors.items()}
             self.graph = InteractionGraph(
                 nodes=config.nodes,
                 sources=sources,
@@ -99,7 +109,7 @@ class CTRModel(nn.Module):
                 interactions n times, each with its own dropout, and gives ``(B, 1 + n)``, the mean
                 logit and that of each pass.
         """
-        sources = self.embeddings(batch)
+        sources = {**self.embeddings(batch), **batch.vectors}
         if batch.dense.shape[1]:
             sources = {**sources, "dense": batch.dense}
         if passes == 0:
@@ -183,6 +193,36 @@ def _places(group: str, members: Sequence[str], fields: Sequence[str]) -> tuple[
                 f"model.groups.{group}: the card has no field '{name}'.{nearest(name, fields)}"
             )
     return tuple(fields.index(name) for name in members)
+
+
+def _check_vector_names(vectors: Mapping[str, int], nodes: Mapping[str, NodeConfig]) -> None:
+    """Refuses a vector whose name means something else among a node's inputs."""
+    problems = [
+        f"model.nodes.{name}: the dataset card has a vector of this name, and inputs could mean "
+        "either. Rename the node."
+        for name in vectors
+        if name in nodes
+    ]
+    problems += [
+        f"model: the dataset card has a vector '{name}', and inputs mean something else by this "
+        "name. Rename the column."
+        for name in vectors
+        if name in SOURCES
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _check_fields_are_there(
+    fields: Sequence[object], nodes: Mapping[str, NodeConfig], vectors: Mapping[str, int]
+) -> None:
+    """Refuses a node that reads the fields of a card without any."""
+    for name, node in nodes.items():
+        if not fields and "fields" in node.inputs:
+            raise ConfigError(
+                f"model.nodes.{name}.inputs: 'fields' is neither a node above it nor anything the "
+                f"dataset card has.{nearest('fields', vectors)}"
+            )
 
 
 @dataclass(frozen=True)

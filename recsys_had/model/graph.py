@@ -174,8 +174,8 @@ class InteractionGraph(nn.Module):
 def _known(known: Mapping[str, Expr], source: str, reader: str) -> Expr:
     if source not in known:
         raise ConfigError(
-            f"model.nodes.{reader}: reads '{source}', which is neither a node above it, a table "
-            f"set, a group of fields nor a column of vectors.{nearest(source, known)}"
+            f"model.nodes.{reader}.inputs: '{source}' is neither a node above it nor anything the "
+            f"dataset card has.{nearest(source, known)}"
         )
     return known[source]
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from recsys_had.config import Bce, Experiment, Focal, TrainConfig
 from recsys_had.data.folder import DataFolder
 from recsys_had.data.parquet import Position, SplitReader, Step
 from recsys_had.errors import DataError
-from recsys_had.metrics import evaluate_scores, improves
+from recsys_had.metrics import improves
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
 from recsys_had.training.bins import fit_bins
@@ -29,11 +29,20 @@ from recsys_had.training.distributed import from_rank_zero, gather_state, scatte
 from recsys_had.training.interrupt import Interruption, stop
 from recsys_had.training.losses import require_students, row_losses
 from recsys_had.training.optimizers import Optimizers, attach_fused
+from recsys_had.weighted_metrics import evaluate_rows
 
 log = logging.getLogger("recsys_had")
 
 Metrics = dict[str, float | int | None]
-Scored = tuple["np.ndarray[Any, np.dtype[np.float32]]", "np.ndarray[Any, np.dtype[np.float32]]"]
+Numbers = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class Scored(NamedTuple):
+    """Label and score of each row of a split, and its weight where rows have one."""
+
+    label: Numbers
+    score: Numbers
+    weight: Numbers | None
 
 
 @dataclass
@@ -48,6 +57,7 @@ class Progress:
         epochs_without_gain: in a row, up to now.
         plateau_scale: what the plateau schedule has multiplied the rates by.
         loss_sum: sum of the losses of this epoch's rows so far.
+        weight_sum: sum of the weights of those rows; 0 where they have none.
         finished: whether training is over and only the report is missing.
         train_rows: rows trained on in all.
         train_seconds: wall time of the steps alone.
@@ -61,6 +71,7 @@ class Progress:
     epochs_without_gain: int = 0
     plateau_scale: float = 1.0
     loss_sum: float = 0.0
+    weight_sum: float = 0.0
     finished: bool = False
     train_rows: int = 0
     train_seconds: float = 0.0
@@ -75,7 +86,7 @@ class TrainResult:
         progress: counters and history.
         metrics: of each split with rows, with the best weights.
         state: the best weights, whole and unpadded.
-        scored: label and score of each row of a split.
+        scored: the scored rows of a split.
     """
 
     progress: Progress
@@ -122,6 +133,7 @@ class Trainer:
             fields=field_specs(data.card, data.num_embeddings),
             dense=data.card.dense,
             config=experiment.model,
+            vectors=data.card.vectors,
             seed=self._config.seed,
         )
         fit_bins(self.model, data)
@@ -175,22 +187,25 @@ class Trainer:
 
         The gradient is that of the mean loss over the rows of all ranks: each rank's sum is
         divided by the global number of rows, and the mean over ranks that TorchRec and DDP
-        take is undone by the factor ``world_size``.
+        take is undone by the factor ``world_size``. With weights it is the weighted mean: losses
+        are multiplied by them, and the divisor is their sum over all ranks. Where that is 0, so
+        is the gradient.
         """
         self.optimizers.prepare(self.progress.step)
         batch = step.batch.to(self._device)
-        loss_sum = self._row_losses(batch, step.global_rows).sum()
-        loss = loss_sum * (dist.get_world_size() / step.global_rows)
+        losses = self._row_losses(batch, step)
+        loss_sum = (losses if batch.weight is None else losses * batch.weight).sum()
+        loss = loss_sum * (dist.get_world_size() / step.total if step.total else 0.0)
         torch.autograd.backward(loss)
         self.optimizers.apply()
         return loss_sum.detach()
 
-    def _row_losses(self, batch: Batch, global_rows: int) -> Tensor:
+    def _row_losses(self, batch: Batch, step: Step) -> Tensor:
         def mean(losses: Tensor) -> Tensor:
-            total = losses.sum()
+            total = (losses if batch.weight is None else losses * batch.weight).sum()
             if dist.get_world_size() > 1:
                 dist.all_reduce(total)
-            return total / global_rows
+            return total / (step.total or 1.0)
 
         loss = self._config.loss
         if isinstance(loss, Bce | Focal):
@@ -202,24 +217,29 @@ class Trainer:
     def evaluate(self, split: str) -> tuple[Metrics, Scored]:
         """Scores a split and measures it over all its rows."""
         self.sharded.eval()
-        labels, scores = [], []
+        labels, scores, weights = [], [], []
         # Not inference_mode: FBGEMM registers its CPU lookup for autograd's dispatch alone.
         with torch.no_grad():
             for step in self._read(split, seed=None).steps(Position(0, 0)):
                 logit = self.sharded(step.batch.to(self._device))
                 scores.append(torch.sigmoid(logit).cpu().numpy())
                 labels.append(step.batch.label.numpy())
+                if step.batch.weight is not None:
+                    weights.append(step.batch.weight.numpy())
         self.sharded.train()
-        mine = (np.concatenate(labels), np.concatenate(scores))
+        mine = (labels, scores, weights)
         found: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
         if dist.get_world_size() > 1:
             dist.gather_object(mine, found, dst=0)
         else:
             found = [mine]
-        label = np.concatenate([part[0] for part in found or [mine]])
-        score = np.concatenate([part[1] for part in found or [mine]])
-        metrics: Metrics = from_rank_zero(lambda: evaluate_scores(label, score))
-        return metrics, (label, score)
+        label, score, weight = (
+            np.concatenate([piece for part in found or [mine] for piece in part[column]] or [[]])
+            for column in range(3)
+        )
+        scored = Scored(label, score, weight if self._data.layout.has_weight else None)
+        metrics: Metrics = from_rank_zero(lambda: evaluate_rows(*scored))
+        return metrics, scored
 
     def _read(self, split: str, *, seed: int | None) -> SplitReader:
         return SplitReader(
@@ -247,7 +267,7 @@ class Trainer:
         ) as bar:
             for step in self._reader.steps(start):
                 loss_sum, requested = self._agree(self.step(step), interruption.requested)
-                mean = loss_sum / step.global_rows
+                mean = loss_sum / step.total if step.total else 0.0
                 if not math.isfinite(mean):
                     raise DataError(
                         f"step {progress.step + 1}: the loss is {mean}. "
@@ -256,6 +276,7 @@ class Trainer:
                 progress.step += 1
                 progress.row = step.after.row
                 progress.loss_sum += loss_sum
+                progress.weight_sum += step.global_weight or 0.0
                 progress.train_rows += step.global_rows
                 self.losses.append(mean)
                 self._on_metrics({"train_loss": mean}, progress.step)
@@ -282,9 +303,11 @@ class Trainer:
         """Validates, keeps the best weights, moves the schedule and decides on going on."""
         progress = self.progress
         config = self._config
+        has_weight = self._data.layout.has_weight
+        total = progress.weight_sum if has_weight else self._reader.num_rows
         entry: dict[str, Any] = {
             "epoch": progress.epoch + 1,
-            "train_loss": progress.loss_sum / max(self._reader.num_rows, 1),
+            "train_loss": progress.loss_sum / (total or 1),
         }
         value: float | None = None
         if self._data.rows("valid"):
@@ -308,7 +331,8 @@ class Trainer:
                 self.optimizers.plateau_scale = progress.plateau_scale
         progress.history.append(entry)
         self._report(entry)
-        progress.epoch, progress.row, progress.loss_sum = progress.epoch + 1, 0, 0.0
+        progress.epoch, progress.row = progress.epoch + 1, 0
+        progress.loss_sum = progress.weight_sum = 0.0
         out_of_patience = (
             config.patience is not None and progress.epochs_without_gain >= config.patience
         )
@@ -371,9 +395,18 @@ def _warn_of_warmup(config: TrainConfig, total_steps: int) -> None:
 def _require_both_classes(data: DataFolder) -> None:
     if not data.rows("train"):
         raise DataError(f"{data.path}: the training split has no row. Ingest some.")
-    clicks = float(data.labels("train").mean())
+    labels, weights = data.labels("train"), data.weights("train")
+    told = "every label"
+    if weights is not None:
+        labels, told = labels[weights > 0], "every label of a row whose weight is not 0"
+        if not len(labels):
+            raise DataError(
+                f"{data.path}/train: every weight is 0, so there is nothing to learn. "
+                "Give rows that count."
+            )
+    clicks = float(labels.mean())
     if clicks in {0.0, 1.0}:
         raise DataError(
-            f"{data.path}/train: every label is {clicks:.0f}, so there is nothing to learn. "
+            f"{data.path}/train: {told} is {clicks:.0f}, so there is nothing to learn. "
             "A training split needs both classes."
         )

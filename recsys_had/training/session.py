@@ -153,11 +153,12 @@ class TrainingSession:
             "world_size": dist.get_world_size(),
             "mlflow_run_id": tracker.run_id,
         }
-        for split, (label, score) in result.scored.items():
+        for split, (label, score, weight) in result.scored.items():
+            note = "" if weight is None else "each counted once, whatever its weight"
             plots = folder.stage / "plots"
             plots.mkdir(exist_ok=True)
-            roc_curve_png(label, score, plots / f"{split}_roc.png")
-            calibration_png(label, score, plots / f"{split}_calibration.png")
+            roc_curve_png(label, score, plots / f"{split}_roc.png", note=note)
+            calibration_png(label, score, plots / f"{split}_calibration.png", note=note)
         manifest = write_run_folder(
             folder.stage,
             experiment=self._experiment,

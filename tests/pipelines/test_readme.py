@@ -77,3 +77,19 @@ def test_the_numeric_section_is_described_as_written(cli, tmp_path: Path) -> Non
     assert kinds["piecewise_linear"] == ["I2"]
     assert kinds["autodis"] == ["I5"]
     assert len(kinds["scale"]) == 5
+
+
+def test_content_vectors_are_read_as_written(cli, tmp_path: Path) -> None:
+    columns = block_after("**Content vectors**", "yaml")
+    nodes = block_after("A node reads a vector by its name", "yaml")
+    more = "  click: {kind: label}\n  user: {kind: categorical}\n  item: {kind: categorical}\n"
+    head = "name: shop\nformat: {type: parquet}\nsplit: {by: given}\n"
+    (tmp_path / "dataset.yaml").write_text(head + columns + more)
+    indented = "".join(f"  {line}\n" for line in nodes.splitlines())
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"dataset: dataset.yaml\nmodel:\n  embedding_dim: 4\n{indented}")
+    done = cli("describe", path, "--json")
+    assert done.code == 0, done.err
+    assert done.json["vectors"] == {"image": 64, "title": 8}
+    deep = next(node for node in done.json["nodes"] if node["name"] == "deep")
+    assert deep["input_shapes"] == [[1, 2 * 4 + 64 + 8]]

@@ -117,6 +117,30 @@ def test_two_processes_equal_one(
         assert np.quantile(difference, 0.9) < 2e-3, name
 
 
+@pytest.mark.parametrize("regime", ["scale", "published"])
+def test_two_processes_weigh_rows_as_one_does(
+    tmp_path: Path,
+    make_small_data: Callable[..., DataFolder],
+    weigh: Callable[..., DataFolder],
+    regime: str,
+) -> None:
+    """Some rows count for nothing; a step of them alone (the 1-row tail, perhaps) is no trouble."""
+    generator = np.random.default_rng(8)
+    weights = {name: generator.choice([0, 0.5, 1, 7], rows) for name, rows in ROWS.items()}
+    data = weigh(make_small_data(tmp_path / "data", rows=ROWS), weights)
+    (data.path / "manifest.json").write_text(json.dumps(data.manifest))
+    (data.path / "card.json").write_text(data.card.model_dump_json())
+    one = train(tmp_path / "one", data.path, 1, regime=regime)
+    two = train(tmp_path / "two", data.path, 2, regime=regime, sharding="row_wise")
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=2e-5)
+    assert two["valid"]["rows"] == ROWS["valid"]
+    for metric in ("auc", "logloss", "calibration"):
+        assert two["valid"][metric] == pytest.approx(one["valid"][metric], abs=1e-4)
+    for name, weights_of_one in one["weights"].items():
+        difference = np.abs(np.subtract(two["weights"][name], weights_of_one))
+        assert np.quantile(difference, 0.9) < 2e-3, name
+
+
 def test_batch_norm_over_two_processes_is_that_of_one(
     tmp_path: Path, make_small_data: Callable[..., DataFolder]
 ) -> None:

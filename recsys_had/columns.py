@@ -1,0 +1,249 @@
+"""The columns of a dataset card: what kinds there are, and what the model reads of each."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from recsys_had.suggest import nearest
+
+# The formats of a time that are no pattern, and what they count.
+TIME_UNITS = {
+    "unix": "whole seconds since 1970",
+    "unix_ms": "whole milliseconds since 1970",
+}
+
+
+class CardPart(pydantic.BaseModel):
+    """A part of a dataset card: unknown keys and numbers that are none are refused."""
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False
+    )
+
+
+class LabelColumn(CardPart):
+    """The target: 0 or 1, or a number that counts as 1 from ``positive_from`` on."""
+
+    kind: Literal["label"]
+    positive_from: float | None = None
+
+
+class _Vocabulary(CardPart):
+    """Options every categorical field has.
+
+    Args:
+        min_count: a value gets an id of its own from this many training rows on.
+        hash_buckets: ids 1..hash_buckets by XXH64 instead of a vocabulary.
+    """
+
+    min_count: int = pydantic.Field(default=1, ge=1)
+    hash_buckets: int | None = pydantic.Field(default=None, ge=1, lt=2**31)
+
+    @pydantic.model_validator(mode="after")
+    def _one_of_both(self) -> "_Vocabulary":
+        if self.hash_buckets is not None and self.min_count != 1:
+            raise ValueError(
+                "min_count and hash_buckets exclude each other; a hash keeps no counts. Keep one."
+            )
+        return self
+
+
+class CategoricalColumn(_Vocabulary):
+    """One value a row. ``missing`` is the value an absent one is taken for."""
+
+    kind: Literal["categorical"]
+    missing: str | None = None
+
+
+class MultiCategoricalColumn(_Vocabulary):
+    """Several values a row, pooled by their mean.
+
+    Args:
+        separator: character between the values of a text column (Parquet lists need none).
+        max_length: values beyond this many are dropped.
+        flags: names of consecutive 0/1 columns that stand for the values instead.
+    """
+
+    kind: Literal["multi_categorical"]
+    separator: Annotated[str, pydantic.Field(min_length=1)] = "|"
+    max_length: int | None = pydantic.Field(default=None, ge=1)
+    flags: tuple[str, ...] | None = pydantic.Field(default=None, strict=False)
+
+
+class IntegerColumn(_Vocabulary):
+    """A whole number.
+
+    ``log_squared_bucket`` makes it a categorical field: ``x > 2`` becomes ``floor(ln(x)^2)``,
+    a smaller one stays itself (the preparation of the Criteo x4 benchmark). The other
+    transforms make it a dense input: ``log1p`` is ``sign(x) ln(1 + |x|)``, ``standardise``
+    is ``(x - mean) / std`` over the training rows.
+
+    Args:
+        transform: none, log1p, standardise or log_squared_bucket.
+        missing: the number an absent one is taken for, before the transform. Without it an
+            absent bucket is id 0, an absent dense input 0.0 after the transform.
+    """
+
+    kind: Literal["integer"]
+    transform: Literal["none", "log1p", "standardise", "log_squared_bucket"] = "none"
+    missing: int | None = None
+
+
+class FloatColumn(CardPart):
+    """A real number; see :class:`IntegerColumn` for the transforms."""
+
+    kind: Literal["float"]
+    transform: Literal["none", "log1p", "standardise"] = "none"
+    missing: float | None = None
+
+
+class TimestampColumn(CardPart):
+    """A time (UTC), of which parts become categorical fields.
+
+    Args:
+        format: ``unix`` (seconds), ``unix_ms`` or a strptime pattern.
+        parts: part (hour 0..23, weekday 0..6 from Monday, is_weekend 0/1) to field name.
+    """
+
+    kind: Literal["timestamp"]
+    format: str
+    parts: dict[Literal["hour", "weekday", "is_weekend"], str] = pydantic.Field(
+        default_factory=dict
+    )
+
+    @pydantic.field_validator("format")
+    @classmethod
+    def _is_a_format(cls, name: str) -> str:
+        if name not in TIME_UNITS and "%" not in name:
+            match = nearest(name, TIME_UNITS)
+            raise ValueError(
+                "must be unix, unix_ms or a pattern such as '%Y-%m-%d %H:%M:%S'; got "
+                f"'{name}'.{match if 'Did you mean' in match else ''}"
+            )
+        return name
+
+    @pydantic.field_validator("parts", mode="before")
+    @classmethod
+    def _names(cls, parts: Any) -> Any:
+        return {part: part for part in parts} if isinstance(parts, list) else parts
+
+
+class VectorColumn(CardPart):
+    """A content vector, such as the embedding of a text or an image; all zeros where missing.
+
+    A Parquet column holds it as a list of numbers (Arrow's lists of any kind), a text column as
+    numbers with separators between them.
+
+    Args:
+        size: numbers every vector holds.
+        separator: what stands between the numbers of a text column.
+        transform: none, or l2: scaled to length 1; a vector of zeros stays as it is.
+    """
+
+    kind: Literal["vector"]
+    size: int = pydantic.Field(ge=1)
+    separator: Annotated[str, pydantic.Field(min_length=1)] = "|"
+    transform: Literal["none", "l2"] = "none"
+
+
+class WeightColumn(CardPart):
+    """What a row counts for in the loss and in the metrics: a number, 0 or more.
+
+    A prediction does without it. Vocabularies and the moments of ``standardise`` count rows.
+
+    Args:
+        missing: the weight an absent one is taken for; without it an absent one is an error.
+    """
+
+    kind: Literal["weight"]
+    missing: float | None = pydantic.Field(default=None, ge=0)
+
+
+class IdColumn(CardPart):
+    """Identifies a row; a string outside the model, kept with ``predict --keep``."""
+
+    kind: Literal["id"]
+
+
+class IgnoredColumn(CardPart):
+    """Stands in the file and is not used."""
+
+    kind: Literal["ignored"]
+
+
+Column = Annotated[
+    LabelColumn
+    | CategoricalColumn
+    | MultiCategoricalColumn
+    | IntegerColumn
+    | FloatColumn
+    | TimestampColumn
+    | VectorColumn
+    | WeightColumn
+    | IdColumn
+    | IgnoredColumn,
+    pydantic.Field(discriminator="kind"),
+]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One categorical field of the model.
+
+    Args:
+        name: the field's name, unique in the card.
+        column: raw column it is made of.
+        source: how: ``value``, ``multi``, ``bucket`` or a date part.
+        min_count: training rows a value needs to get an id.
+        hash_buckets: number of hashed ids, or None for a vocabulary.
+    """
+
+    name: str
+    column: str
+    source: Literal["value", "multi", "bucket", "hour", "weekday", "is_weekend"]
+    min_count: int = 1
+    hash_buckets: int | None = None
+
+    @property
+    def is_multi(self) -> bool:
+        """Whether a row holds several values."""
+        return self.source == "multi"
+
+
+def is_dense(column: Column) -> bool:
+    """Whether a column is a dense input of the model."""
+    if not isinstance(column, IntegerColumn | FloatColumn):
+        return False
+    return column.transform != "log_squared_bucket"
+
+
+def source_columns(columns: Mapping[str, Column]) -> tuple[str, ...]:
+    """Names of the columns as they stand in a file: flag columns are written out.
+
+    >>> genres = MultiCategoricalColumn(kind="multi_categorical", flags=("drama", "comedy"))
+    >>> source_columns({"item": IdColumn(kind="id"), "genres": genres})
+    ('item', 'drama', 'comedy')
+    """
+    names: list[str] = []
+    for name, column in columns.items():
+        flags = column.flags if isinstance(column, MultiCategoricalColumn) else None
+        names.extend(flags or (name,))
+    return tuple(names)
+
+
+def fields_of(name: str, column: Column) -> Iterator[Field]:
+    """The categorical fields a column makes."""
+    match column:
+        case CategoricalColumn():
+            yield Field(name, name, "value", column.min_count, column.hash_buckets)
+        case MultiCategoricalColumn():
+            yield Field(name, name, "multi", column.min_count, column.hash_buckets)
+        case IntegerColumn(transform="log_squared_bucket"):
+            yield Field(name, name, "bucket", column.min_count, column.hash_buckets)
+        case TimestampColumn():
+            for part, field_name in column.parts.items():
+                yield Field(field_name, name, part)
+        case _:
+            return
