@@ -1,10 +1,14 @@
 """``recsys-had describe``: a model's nodes, parameters and cost, before it is trained."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from recsys_had.pipelines._command import Result, recsys_had_command
+
+if TYPE_CHECKING:
+    from recsys_had.config import ModelConfig
+    from recsys_had.schema import DatasetCard
 
 
 @recsys_had_command("describe")
@@ -73,6 +77,11 @@ def describe(
         "table_parameters": None if data is None else tables,
         "dense_parameters": dense,
         "flops_per_row": model.flops_per_row(),
+        "combine": experiment.model.combine,
+        "sources": [
+            {"name": name, "kind": _kind(name, experiment.model, card), "shape": list(shape)}
+            for name, shape in model.graph.sources_read().items()
+        ],
         "numeric": [
             {
                 "kind": group.kind,
@@ -100,6 +109,17 @@ def describe(
     }
 
 
+def _kind(source: str, model: "ModelConfig", card: "DatasetCard") -> str:
+    """What a source is, in a word or two."""
+    if source in model.groups:
+        return "some fields"
+    if source in model.tables:
+        return "tables of their own"
+    if source in card.vectors:
+        return "content vector"
+    return {"fields": "embeddings", "dense": "numbers"}[source]
+
+
 def _draw(content: dict[str, Any], path: Path) -> None:
     from recsys_had.errors import DataError
     from recsys_had.graph_plot import Box, draw_graph
@@ -107,13 +127,9 @@ def _draw(content: dict[str, Any], path: Path) -> None:
     if path.suffix not in {".png", ".svg"}:
         raise DataError(f"{path}: must end in .png or .svg.")
     read = {name for node in content["nodes"] for name in node["inputs"]}
-    fields = f"{content['num_fields']} x {content['embedding_dim']}"
-    boxes = [Box("fields", (fields,), kind="source")] if "fields" in read else []
-    boxes += [Box("dense", ("numbers",), kind="source")] if "dense" in read else []
-    boxes += [
-        Box(name, (f"vector of {size}",), kind="source")
-        for name, size in content["vectors"].items()
-        if name in read
+    boxes = [
+        Box(source["name"], (" x ".join(map(str, source["shape"])), source["kind"]), kind="source")
+        for source in content["sources"]
     ]
     for node in content["nodes"]:
         degree = "not polynomial" if node["degree"] is None else f"degree {node['degree']}"
@@ -124,7 +140,8 @@ def _draw(content: dict[str, Any], path: Path) -> None:
         boxes.append(Box(node["name"], lines, tuple(node["inputs"])))
     # With a space behind it: a node may be called logit.
     heads = tuple(node["name"] for node in content["nodes"] if node["name"] not in read)
-    boxes.append(Box("logit ", ("sum of the heads and a bias",), heads, kind="logit"))
+    combined = f"{content['combine']} of the heads and a bias"
+    boxes.append(Box("logit ", (combined,), heads, kind="logit"))
     try:
         draw_graph(boxes, path, title=f"{content['experiment']} on {content['dataset']}")
     except OSError as cause:

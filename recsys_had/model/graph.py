@@ -121,10 +121,14 @@ class InteractionGraph(nn.Module):
         logits: list[Expr] = []
         self._num_heads = len(heads(dict(nodes)))
         self._summaries: list[NodeSummary] = []
+        self._read: dict[str, Shape] = {}
         for name, node in nodes.items():
             read = [_known(known, source, name) for source in _reads(name, node, sources)]
             joined = _joined(read)
             found = express_node(node, *read, name=name, joined=joined)
+            for source, expr in zip(node.inputs, read, strict=True):
+                if source not in nodes:
+                    self._read.setdefault(source, output_shape(expr))
             own = definition(found, until=known.values())
             self.layers[name] = named_ops(own)
             if name in heads(dict(nodes)):
@@ -165,6 +169,10 @@ class InteractionGraph(nn.Module):
     def _given(self, sources: Mapping[str, Tensor]) -> list[Tensor]:
         tensors = (sources[name] for name in self._sources)
         return [x if x.dim() == 3 else x.unsqueeze(1) for x in tensors]
+
+    def sources_read(self) -> dict[str, Shape]:
+        """Shapes of the sources that nodes name, groups included."""
+        return dict(self._read)
 
     def summaries(self) -> list[NodeSummary]:
         """Shapes, parameters, cost and degree of every node."""

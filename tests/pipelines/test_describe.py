@@ -18,6 +18,26 @@ def test_describe_draws_every_node(cli, tmp_path: Path) -> None:
     assert "must end in .png or .svg." in refused.err
 
 
+@pytest.mark.parametrize(
+    ("name", "drawn"),
+    [
+        ("frappe_lr", {"fields": "10 x 1"}),
+        ("frappe_fwfm", {"fields": "10 x 10", "vectors": "tables of their own"}),
+        ("frappe_finalmlp", {"fields": "embeddings", "first_context": "some fields"}),
+        ("frappe_finalnet_2b", {"logit ": "mean of the heads and a bias"}),
+    ],
+)
+def test_describe_draws_what_nodes_read(
+    cli, tmp_path: Path, name: str, drawn: dict[str, str]
+) -> None:
+    done = cli("describe", name, "--draw", tmp_path / "m.svg")
+    assert done.code == 0, done.err
+    text = (tmp_path / "m.svg").read_text()
+    for box, line in drawn.items():
+        assert f">{box}<" in text
+        assert f">{line}<" in text
+
+
 @pytest.mark.parametrize("name", bundled_experiments())
 def test_every_bundled_experiment_is_described(cli, name: str) -> None:
     done = cli("describe", name, "--json")

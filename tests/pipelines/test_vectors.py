@@ -177,7 +177,7 @@ def test_describe_tells_and_draws_the_vectors(cli, vector_job: VectorJob, tmp_pa
     assert "2 fields of width 4; vector image of 4; vector text of 2; " in told.out
     drawn = (tmp_path / "m.svg").read_text()
     assert ">image<" in drawn
-    assert ">vector of 4<" in drawn
+    assert ">content vector<" in drawn
 
 
 @pytest.mark.parametrize("regime", ["scale", "published"])
