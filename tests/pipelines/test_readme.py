@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recsys_had.config import load_experiment
+
 README = Path(__file__).parents[2] / "README.md"
 
 
@@ -77,6 +79,19 @@ def test_the_numeric_section_is_described_as_written(cli, tmp_path: Path) -> Non
     assert kinds["piecewise_linear"] == ["I2"]
     assert kinds["autodis"] == ["I5"]
     assert len(kinds["scale"]) == 5
+
+
+def test_tables_groups_heads_and_losses_are_read_as_written(cli, tmp_path: Path) -> None:
+    (tmp_path / "dataset.yaml").write_text(block_after("**Your own data**", "yaml"))
+    model = block_after("**Tables, groups, heads and losses.**", "yaml")
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"dataset: dataset.yaml\n{model}")
+    done = cli("describe", path, "--json")
+    assert done.code == 0, done.err
+    sources = {source["name"]: source["shape"] for source in done.json["sources"]}
+    # user, url, tags, three parts of the time and the price, which is numeric.
+    assert sources == {"second": [7, 8], "fields": [7, 16], "context": [2, 16]}
+    assert load_experiment(path).train.loss.kind == "tri_bce"
 
 
 def test_content_vectors_are_read_as_written(cli, tmp_path: Path) -> None:
