@@ -62,18 +62,20 @@ def edcn(
     require(num_layers=num_layers)
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0; got {temperature}.")
-
-    def gated(joined: Expr) -> Expr:
-        gates = softmax((1 / temperature) * constant(x.num_tokens, 1), "T")
-        passed = flatten(gates * reshape(joined, x.num_tokens))
-        return norm(passed, "batch") if batch_norm else passed
-
     joined = x
     first: Expr | None = None
     for _ in range(num_layers):
-        crossed, deep = gated(joined), gated(joined)
+        fields = reshape(joined, x.num_tokens)
+        crossed, deep = (_gated(fields, temperature, batch_norm) for _ in range(2))
         first = first or crossed
         crossed = first * lin(crossed, out=1) + constant(*first.shape) + crossed
         deep = drop(act(lin(deep, bias=True), "relu"), dropout)
         joined = bridge(crossed, deep, kind=kind)
     return cat(crossed, deep, joined, on="C")
+
+
+def _gated(fields: Expr, temperature: float, batch_norm: bool) -> Expr:
+    """One stream's part of what was joined: fields weighted by learned numbers that sum to 1."""
+    gates = softmax((1 / temperature) * constant(fields.num_tokens, 1), "T")
+    passed = flatten(gates * fields)
+    return norm(passed, "batch") if batch_norm else passed

@@ -67,9 +67,7 @@ def euler(
         raise ValueError(f"parts must be both or sum; got '{parts}'.")
     real, imaginary = rectangular(constant(x.num_tokens, 1, mean=1.0), x)
     for _ in range(num_layers):
-        polar = cat(log_size(real, imaginary), angle_of(real, imaginary), on="C")
-        log_radius, angle = chunk(_powers(drop(polar, explicit_dropout), num_orders), 2)
-        explicit = rectangular(act(log_radius, "exp"), angle)
+        explicit = _explicit(real, imaginary, num_orders, explicit_dropout)
         flat = drop(cat(flatten(real), flatten(imaginary)), implicit_dropout)
         implicit = act(lin(flat, out=num_orders * x.num_channels, bias=True), "relu")
         real = explicit[0] + reshape(implicit[:1], num_orders)
@@ -77,6 +75,13 @@ def euler(
         if layer_norm:
             real, imaginary = norm(real), norm(imaginary)
     return cat(real, imaginary) if parts == "both" else real + imaginary
+
+
+def _explicit(real: Expr, imaginary: Expr, num_orders: int, dropout: float) -> tuple[Expr, Expr]:
+    """Products of learned powers of the tokens, ``exp`` of sums of logarithms."""
+    polar = cat(log_size(real, imaginary), angle_of(real, imaginary), on="C")
+    log_radius, angle = chunk(_powers(drop(polar, dropout), num_orders), 2)
+    return rectangular(act(log_radius, "exp"), angle)
 
 
 def _powers(polar: Expr, num_orders: int) -> Expr:

@@ -57,11 +57,10 @@ def factorized_interaction(
     hidden = flatten(x)
     for units in hidden_units:
         mapped = lin(hidden, out=units, bias=True)
-        if residual == "sum":
-            hidden = mapped + mapped * act(lin(hidden, out=units, bias=True), gate)
-        else:
-            first, second = chunk(mapped, 2)
-            hidden = cat(first, first * act(second, gate), on="C")
+        whole = residual == "sum"
+        first, second = (mapped, lin(hidden, out=units, bias=True)) if whole else chunk(mapped, 2)
+        product = first * act(second, gate)
+        hidden = first + product if whole else cat(first, product, on="C")
         hidden = norm(hidden, "batch") if batch_norm else hidden
         hidden = drop(act(hidden, activation), dropout)
     return hidden

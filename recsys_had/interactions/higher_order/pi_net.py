@@ -34,15 +34,13 @@ def pi_net(x: Expr, *, kind: Literal["ccp", "ncp"] = "ccp", order: int = 3, rank
     (torch.Size([2, 64]), 4)
     """
     require(order=order, rank=rank)
+    if kind not in ("ccp", "ncp"):
+        raise ValueError(f"kind must be ccp or ncp; got '{kind}'.")
     z = flatten(x)
-    if kind == "ccp":
-        hidden = lin(z, out=rank)
-        for _ in range(order - 1):
-            hidden = lin(z, out=rank) * hidden + hidden
-        return hidden
+    hidden = lin(z, out=rank)
     if kind == "ncp":
-        hidden = lin(z, out=rank) * constant(1, rank, mean=1.0)
-        for _ in range(order - 1):
-            hidden = lin(z, out=rank) * lin(hidden, bias=1.0)
-        return hidden
-    raise ValueError(f"kind must be ccp or ncp; got '{kind}'.")
+        hidden = hidden * constant(1, rank, mean=1.0)
+    for _ in range(order - 1):
+        mapped = lin(z, out=rank)
+        hidden = mapped * hidden + hidden if kind == "ccp" else mapped * lin(hidden, bias=1.0)
+    return hidden

@@ -1,5 +1,6 @@
 """Instance-guided masks (MaskNet), serial and parallel."""
 
+from functools import reduce
 from typing import Literal
 
 from recsys_had.interactions._catalog import interaction, require, require_widths
@@ -60,9 +61,6 @@ def mask_net(
         return drop(act(norm(mapped) if norm_blocks else mapped, "relu"), dropout)
 
     first = flatten(norm(x) if norm_embeddings else x)
-    if kind == "parallel":
-        return cat(*(block(first, units) for units in hidden_units), on="C")
-    hidden = first
-    for units in hidden_units:
-        hidden = block(hidden, units)
-    return hidden
+    if kind == "serial":
+        return reduce(block, hidden_units, first)
+    return cat(*(block(first, units) for units in hidden_units), on="C")
