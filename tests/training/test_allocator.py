@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next step: a step like the one before takes no new page."""
+"""Freed memory is kept for the next step: after some steps alike, another takes no new page."""
 
 import os
 import subprocess
@@ -10,7 +10,8 @@ pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="only glibc's allocator is set up"
 )
 
-# Faults of pages (4 KiB each) while 64 MiB are taken and given back again, twice before.
+# Faults of pages (4 KiB each) while 64 MiB are taken, when that was done a dozen times before: a
+# hole is found only when the heap has one that is large enough to be aligned.
 PROGRAM = """
 import resource
 import sys
@@ -19,7 +20,7 @@ from recsys_had.training.allocator import keep_freed_memory
 
 took_effect = keep_freed_memory() if sys.argv[1] == "keep" else None
 faults = []
-for _ in range(3):
+for _ in range(15):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(1 << 24).sum()
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
