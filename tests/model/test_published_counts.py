@@ -43,6 +43,7 @@ PUBLISHED = [
     ("frappe_fmfm", 59_730, 0),
     ("frappe_afm", 60_826, 0),
     ("frappe_ffm", 490_400, 0),
+    ("frappe_hofm", 113_170, 0),
     ("frappe_nfm", 384_880, 0),
     ("frappe_ipnn", 433_491, 0),
     ("frappe_wide_deep", 423_280, 0),
