@@ -126,9 +126,9 @@ class InteractionGraph(nn.Module):
             read = [_known(known, source, name) for source in _reads(name, node, sources)]
             joined = _joined(read)
             found = express_node(node, *read, name=name, joined=joined)
-            for source, expr in zip(node.inputs, read, strict=True):
-                if source not in nodes:
-                    self._read.setdefault(source, output_shape(expr))
+            for given, expr in zip(node.inputs, read, strict=True):
+                if given not in nodes:
+                    self._read.setdefault(given, output_shape(expr))
             own = definition(found, until=known.values())
             self.layers[name] = named_ops(own)
             if name in heads(dict(nodes)):

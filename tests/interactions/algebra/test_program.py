@@ -118,9 +118,9 @@ def test_sources_are_told_apart_by_their_order() -> None:
 def test_a_source_that_is_not_given_is_refused() -> None:
     x, y = source(2, 2), source(2, 2)
     line = "program: the expression reads a source that is not given."
-    for build in (Interaction, Program):
+    for made in (Interaction, Program):
         with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
-            build(x + lin(y), [x])
+            made(x + lin(y), [x])
 
 
 def test_a_definition_lists_each_expression_once_and_what_is_read_first() -> None:
