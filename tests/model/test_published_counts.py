@@ -44,6 +44,7 @@ PUBLISHED = [
     ("frappe_afm", 60_826, 0),
     ("frappe_ffm", 490_400, 0),
     ("frappe_hofm", 113_170, 0),
+    ("frappe_dlrm", 417_891, 0),
     ("frappe_nfm", 384_880, 0),
     ("frappe_ipnn", 433_491, 0),
     ("frappe_wide_deep", 423_280, 0),
