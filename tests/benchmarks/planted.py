@@ -1,150 +1,183 @@
 """Does each interaction learn what it claims? On clicks whose law is known, without any dataset.
 
-Eight fields of twelve ids; a law on some of them gives each row its chance of a click, so the best
-possible logloss (Bayes) is known. Each model is a linear part and one interaction over fresh
-embeddings, seen every row once. What is told is the excess logloss over Bayes on rows of its own,
-as a share of what a model without the law would leave: 1 is nothing learned, 0 is everything.
+Eight fields; a law on some of them gives each row its chance of a click, so the best possible
+logloss (Bayes) is known. Each model is a linear part and one interaction over fresh embeddings,
+seen every row once. What is told is the excess logloss over Bayes on rows of its own, as a share
+of what a model without the law would leave: 1 is nothing learned, 0 is everything.
 
-    python tests/benchmarks/planted.py --out report
+    python tests/benchmarks/planted.py --out docs/results/planted
+
+Every result is kept in planted.json at once: a stopped run goes on with what is not there.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Callable
+from itertools import accumulate, product
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from planted_claims import Candidate, candidates, expected
+from planted_laws import CONTENT_WIDTH, LAWS, NUM_FIELDS, Law, bounds, draw
+from planted_report import LEARNED, write_curves, write_table
 from torch import Tensor, nn
 from torch.nn import functional
 
 from recsys_had.interactions import names, num_inputs
+from recsys_had.interactions._catalog import own_tables
 from recsys_had.model.graph import InteractionGraph
-from recsys_had.nodes import NodeConfig
+from recsys_had.nodes import FORMULA, NodeConfig
 
-NUM_FIELDS, NUM_IDS, WIDTH = 8, 12, 8
-DEVIATION = 1.5  # of the planted logit
-TEST_ROWS, BATCH_SIZE = 10_000, 500
-Floats = NDArray[np.float64]
-
-
-def factors(generator: np.random.Generator, rank: int) -> Floats:
-    """A vector for each id of each field, of mean 0 over the ids: ``(F, ids, rank)``."""
-    drawn = generator.normal(size=(NUM_FIELDS, NUM_IDS, rank))
-    return drawn - drawn.mean(axis=1, keepdims=True)
-
-
-def products(u: Floats, ids: NDArray[np.int64], sets: tuple[tuple[int, ...], ...]) -> Floats:
-    """Sums over sets of fields of the products of their vectors."""
-    total = np.zeros(len(ids))
-    for fields in sets:
-        total += np.prod([u[f, ids[:, f]] for f in fields], axis=0).sum(axis=1)
-    return total
-
-
-def gated(generator: np.random.Generator, ids: NDArray[np.int64]) -> Floats:
-    """A pair that field 6 switches on and off."""
-    gate = generator.permutation(np.arange(NUM_IDS) % 2)[ids[:, 6]]
-    return gate * products(factors(generator, 2), ids, ((0, 1), (2, 3)))
-
-
-def modulated(generator: np.random.Generator, ids: NDArray[np.int64]) -> Floats:
-    """A single effect whose sign the context, field 6, decides."""
-    sign = generator.permutation(np.arange(NUM_IDS) % 2)[ids[:, 6]] * 2 - 1
-    return sign * generator.normal(size=NUM_IDS)[ids[:, 0]]
-
-
-# Field 7 has a part in no law.
-LAWS: dict[str, Callable[[np.random.Generator, NDArray[np.int64]], Floats]] = {
-    "pairs, rank 2": lambda g, ids: products(factors(g, 2), ids, ((0, 1), (2, 3), (4, 5))),
-    "pairs, rank 8": lambda g, ids: products(factors(g, 8), ids, ((0, 1), (2, 3), (4, 5))),
-    "triples": lambda g, ids: products(factors(g, 2), ids, ((0, 1, 2), (3, 4, 5))),
-    "order 4": lambda g, ids: products(factors(g, 1), ids, ((0, 1, 2, 3),)),
-    "gate": gated,
-    "context": modulated,
-}
-
-
-def draw(law: str, num_rows: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids, labels and true chances of some rows; the law itself depends on its name alone."""
-    ids = np.random.default_rng(seed).integers(0, NUM_IDS, (num_rows, NUM_FIELDS))
-    logit = LAWS[law](np.random.default_rng(7), ids)
-    chance = 1 / (1 + np.exp(-DEVIATION * logit / logit.std()))
-    label = np.random.default_rng(seed + 1).random(num_rows) < chance
-    return torch.as_tensor(ids), torch.as_tensor(label).float(), torch.as_tensor(chance).float()
+WIDTH = 8
+TEST_ROWS = 10_000
+SHARES_SEEN = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)  # when it is measured
+LEARNED_ALL = 0.01  # a curve ends there
+EXACT = 1e-9  # a difference of rounding alone is below it
 
 
 class Model(nn.Module):
-    """A linear part and one interaction over embeddings of their own."""
+    """A linear part and one interaction over embeddings of their own.
 
-    def __init__(self, name: str) -> None:
+    Content is one more token, by a linear map, for what reads one input. What reads two has the
+    fields and the content, and where there is none the fields twice; a bridge, which joins two of
+    the same shape, has the fields and a map of the second to their shape.
+    """
+
+    def __init__(self, candidate: Candidate, law: Law, *, std: float) -> None:
         super().__init__()
+        layer, given = candidate.layer, candidate.options
+        is_joined = law.has_content and num_inputs(layer) == 1
+        width = WIDTH
+        if layer != "linear":
+            width = own_tables(layer, NUM_FIELDS + is_joined, WIDTH, **given) or WIDTH
         nodes = {"linear": NodeConfig(layer="linear")}
-        if name == "linear":
-            pass
-        elif num_inputs(name) == 2:
-            nodes["node"] = NodeConfig(layer=name, inputs=("fields", "fields"))
-        else:
-            nodes["node"] = NodeConfig(layer=name)
-        self.tables = nn.Embedding(NUM_FIELDS * NUM_IDS, WIDTH)
-        self.weights = nn.Embedding(NUM_FIELDS * NUM_IDS, 1)
-        nn.init.normal_(self.tables.weight, std=0.1)
-        nn.init.zeros_(self.weights.weight)
-        sources = {"linear": (NUM_FIELDS, 1), "fields": (NUM_FIELDS, WIDTH)}
+        second = "content" if law.has_content else "fields"
+        inputs: tuple[str, ...] = ("fields", second)[: num_inputs(layer)]
+        if layer == "bridge":
+            text = f"reshape(lin(flatten(x), out={NUM_FIELDS * WIDTH}), {NUM_FIELDS})"
+            nodes["mapped"] = formula(text, second)
+            inputs = ("fields", "mapped")
+        if is_joined and layer != "linear":
+            text = f'cat(fields, lin(content, out={width}), on="T")'
+            nodes["row"] = formula(text, "fields", "content")
+            inputs = ("row",)
+        elif is_joined:
+            nodes["weighted"] = formula("lin(content, out=1)", "content")
+        if layer != "linear":
+            nodes["node"] = NodeConfig(layer=layer, inputs=inputs, options=given)
+        if candidate.behind:
+            nodes["behind"] = NodeConfig(layer=candidate.behind, inputs=("node",))
+        sources = {"linear": (NUM_FIELDS, 1), "fields": (NUM_FIELDS, width)}
+        if law.has_content:
+            sources["content"] = (1, CONTENT_WIDTH)
         self.graph = InteractionGraph(nodes=nodes, sources=sources)
+        self.tables = nn.Embedding(sum(law.num_ids), width)
+        self.weights = nn.Embedding(sum(law.num_ids), 1)
+        nn.init.normal_(self.tables.weight, std=std)
+        nn.init.zeros_(self.weights.weight)
+        self.has_content = law.has_content
+        self.register_buffer("first", torch.tensor([0, *accumulate(law.num_ids)][:-1]))
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Logits of rows of ids."""
-        place = ids + torch.arange(NUM_FIELDS) * NUM_IDS
-        found: Tensor = self.graph({"linear": self.weights(place), "fields": self.tables(place)})
+    @property
+    def degree(self) -> int | None:
+        """Derived polynomial degree of the interaction."""
+        return self.graph.summaries()[-1].degree
+
+    def forward(self, ids: Tensor, content: Tensor) -> Tensor:
+        """Logits of rows."""
+        place = ids + self.first
+        sources = {"linear": self.weights(place), "fields": self.tables(place)}
+        if self.has_content:
+            sources["content"] = content.unsqueeze(1)
+        found: Tensor = self.graph(sources)
         return found
 
 
-def learn(name: str, law: str, num_rows: int, checks: int) -> list[tuple[int, float]]:
+def formula(text: str, *inputs: str) -> NodeConfig:
+    """A node of a formula."""
+    return NodeConfig(layer=FORMULA, inputs=inputs, options={FORMULA: text})
+
+
+def mixed_difference(candidate: Candidate, law: Law, order: int) -> float:
+    """What the first fields, `order` of them, make of a logit only together, at random weights.
+
+    The alternating sum over all ways to change some of their ids: 0 where the model has no product
+    of so many. Of a law with content the last one changed is the content.
+    """
+    torch.manual_seed(0)
+    model = Model(candidate, law, std=0.5).double().eval()
+    with torch.no_grad():
+        for weight in model.parameters():  # some begin at zero
+            weight += 0.1 * torch.randn_like(weight)
+        ids, content = torch.zeros(64, NUM_FIELDS, dtype=torch.long), torch.randn(2, 64, 8).double()
+        ids += torch.arange(64)[:, None] * torch.arange(1, 9) % 3
+        total, size = torch.zeros(64).double(), 0.0
+        for changed in product((0, 1), repeat=order):
+            by_id = changed[:-1] if law.has_content else changed
+            now = ids.clone()
+            now[:, : len(by_id)] += torch.tensor(by_id, dtype=torch.long)
+            logit = model(now, content[changed[-1]])
+            total += (-1) ** sum(changed) * logit
+            size = max(size, float(logit.abs().max()))
+    return float(total.abs().max()) / size
+
+
+def learn(
+    candidate: Candidate, name: str, settings: dict[str, Any], *, lr: float, seed: int
+) -> list[tuple[int, float]]:
     """Rows seen, and the share of the law that is not learned yet."""
-    torch.manual_seed(1)
-    model = Model(name)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_rows // BATCH_SIZE)
-    ids, label, _ = draw(law, num_rows, seed=11)
-    test_ids, _, chance = draw(law, TEST_ROWS, seed=12)
-    bayes = functional.binary_cross_entropy(chance, chance)
-    blind = functional.binary_cross_entropy(chance.mean().expand(TEST_ROWS), chance)
-    found = []
-    every = num_rows // checks
-    for first in range(0, num_rows, BATCH_SIZE):
-        some = slice(first, first + BATCH_SIZE)
-        loss = functional.binary_cross_entropy_with_logits(model(ids[some]), label[some])
+    torch.manual_seed(seed)
+    num_rows, size = settings["rows"], settings["batch_size"]
+    model = Model(candidate, LAWS[name], std=settings["std"])
+    steps = num_rows // size
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    rows, test = draw(name, num_rows, seed=11), draw(name, TEST_ROWS, seed=12)
+    bayes, blind = bounds(test)
+    measured = {round(share * steps) for share in SHARES_SEEN}
+    found: list[tuple[int, float]] = []
+    for step in range(1, steps + 1):
+        some = slice((step - 1) * size, step * size)
+        logit = model(rows.ids[some], rows.content[some])
+        loss = functional.binary_cross_entropy_with_logits(logit, rows.label[some])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-        seen = first + BATCH_SIZE
-        if seen % every == 0:
+        if step in measured:
             model.eval()
             with torch.no_grad():
-                left = functional.binary_cross_entropy_with_logits(model(test_ids), chance)
+                logit = model(test.ids, test.content)
+                left = functional.binary_cross_entropy_with_logits(logit, test.chance)
             model.train()
-            found.append((seen, float((left - bayes) / (blind - bayes))))
+            found.append((step * size, (float(left) - bayes) / (blind - bayes)))
+            if found[-1][1] < LEARNED_ALL:
+                break
     return found
 
 
-def draw_curves(results: dict[str, dict[str, list[tuple[int, float]]]], path: Path) -> None:
-    """A panel a law: what is left against rows seen."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(14, 7.5), layout="constrained")
-    for axes, law in zip(figure.subplots(2, 3, sharey=True).flat, LAWS, strict=True):
-        for name, curves in results.items():
-            axes.plot(*zip(*curves[law], strict=True), linewidth=1, label=name)
-        axes.set(title=law, xlabel="rows seen", ylabel="share of the law not learned")
-        axes.set(ylim=(-0.02, 1.2), xscale="log")
-        axes.grid(color="#e3e6ea")
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", fontsize=7)
-    figure.savefig(path, dpi=130, metadata={"Software": None})
+def try_to_learn(
+    candidate: Candidate, name: str, settings: dict[str, Any], seed: int
+) -> dict[str, Any]:
+    """A law learned by one candidate; what claims it and does not gets a second learning rate."""
+    law, begin = LAWS[name], time.perf_counter()
+    degree = Model(candidate, law, std=settings["std"]).degree
+    reaches = mixed_difference(candidate, law, law.order) > EXACT
+    to_expect = expected(candidate, name, law.order, degree=degree, reaches=reaches)
+    curves = {}
+    for lr in settings["lr"]:
+        curves[lr] = learn(candidate, name, settings, lr=lr, seed=seed)
+        if to_expect != "learn" or curves[lr][-1][1] < LEARNED:
+            break
+    best = min(curves, key=lambda lr: curves[lr][-1][1])
+    return {
+        "expected": to_expect,
+        "degree": degree,
+        "lr": best,
+        "curve": curves[best],
+        "seconds": round(time.perf_counter() - begin, 1),
+    }
 
 
 def main() -> None:
@@ -152,25 +185,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--names", nargs="*", default=names())
-    parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--checks", type=int, default=8)
+    parser.add_argument("--laws", nargs="*", default=list(LAWS), choices=list(LAWS))
+    parser.add_argument("--seeds", nargs="*", type=int, default=[1])
+    parser.add_argument("--rows", type=int, default=500_000)
     arguments = parser.parse_args()
+    settings = {"rows": arguments.rows, "batch_size": 250, "std": 0.5, "lr": [0.01, 0.003]}
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    results = {}
-    for name in arguments.names:
-        begin = time.perf_counter()
-        results[name] = {law: learn(name, law, arguments.rows, arguments.checks) for law in LAWS}
-        last = {law: round(curve[-1][1], 3) for law, curve in results[name].items()}
-        print(json.dumps({"name": name, **last, "s": round(time.perf_counter() - begin, 1)}),
-              flush=True)  # fmt: skip
-    lines = ["| interaction | " + " | ".join(LAWS) + " |", "| --- |" + " --- |" * len(LAWS)]
-    for name, curves in results.items():
-        cells = (f"{curves[law][-1][1]:.3f}" for law in LAWS)
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    (arguments.out / "planted.md").write_text("\n".join(lines) + "\n")
-    (arguments.out / "planted.json").write_text(json.dumps(results) + "\n")
-    draw_curves(results, arguments.out / "planted.png")
+    path = arguments.out / "planted.json"
+    known = json.loads(path.read_text()) if path.exists() else {"settings": settings, "results": {}}
+    if known["settings"] != settings:
+        raise SystemExit(f"{path}: has other settings; got {settings}. Choose another --out.")
+    results = known["results"]
+    for seed, name in product(arguments.seeds, arguments.laws):
+        for candidate in candidates(arguments.names):
+            found = results.setdefault(str(candidate), {}).setdefault(name, {})
+            if "curve" in found.get(str(seed), ()):
+                continue
+            try:
+                found[str(seed)] = try_to_learn(candidate, name, settings, seed)
+            except Exception as problem:  # an interaction in the making must not end the run
+                found[str(seed)] = {"error": f"{type(problem).__name__}: {problem}"}
+            told = {key: x for key, x in found[str(seed)].items() if key != "curve"}
+            if "curve" in found[str(seed)]:
+                told["left"] = round(found[str(seed)]["curve"][-1][1], 3)
+            print(json.dumps({"name": str(candidate), "law": name, **told}), flush=True)
+            new = path.with_suffix(".new")
+            new.write_text(json.dumps(known) + "\n")
+            new.replace(path)
+    write_table(results, arguments.out / "planted.md")
+    write_curves(results, arguments.out / "planted.png")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,73 @@
+"""Sets a benchmark's results beside the published ones, as a Markdown table.
+
+The published figures, `published.json` in the report's folder, are those of the public board's own
+logs: AUC and logloss on the same validation rows, and on test rows that are not at hand.
+
+    recsys-had benchmark frappe --data data/frappe --out docs/results/frappe --seeds 2021 2022
+    python tests/benchmarks/board.py docs/results/frappe
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from recsys_had.comparison import Measured, Row, summarise
+
+# What a mean on the validation rows should exceed the published test AUC by: half of what lies
+# between the two where both are published.
+MARGIN = 0.0005
+
+
+def decimals(value: float | None, places: int = 5) -> str:
+    """A share without its leading zero."""
+    return "" if value is None else f"{value:.{places}f}".replace("0.", ".", 1)
+
+
+def line(row: Row, aucs: list[float], published: dict[str, Any] | None) -> str:
+    """One model's row of the table."""
+    known = published or {}
+    spread = "" if row.auc_std is None else f" ± {decimals(row.auc_std)}"
+    reached = ""
+    if "test_auc" in known:
+        reached = "yes" if row.auc_mean >= known["test_auc"] + MARGIN else "no"
+    cells = [
+        row.experiment.split("_", 1)[1],
+        f"{row.parameters:,}",
+        str(row.seeds),
+        decimals(row.auc_mean) + spread,
+        decimals(max(aucs)),
+        decimals(row.logloss_mean),
+        f"{row.epochs_mean:.0f}",
+        decimals(known.get("valid_auc")),
+        decimals(known.get("valid_logloss")),
+        decimals(known.get("test_auc")),
+        reached,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Writes `board.md` into the report's folder."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("report", type=Path)
+    folder = parser.parse_args().report
+    published = json.loads((folder / "published.json").read_text())
+    notes = sorted((folder / "runs").glob("*.json"))
+    results = [Measured.load(path) for path in notes if "-trial" not in path.stem]
+    aucs: dict[str, list[float]] = {}
+    for one in results:
+        aucs.setdefault(one.experiment, []).append(one.auc)
+    head = (
+        "| model | parameters | seeds | valid AUC | best seed | valid logloss | epochs "
+        "| published valid AUC | its logloss | published test AUC | mean ≥ test + .0005 |"
+    )
+    lines = [head, "| --- |" + " --- |" * 10]
+    for row in summarise(results):
+        name = row.experiment.split("_", 1)[1]
+        lines.append(line(row, aucs[row.experiment], published.get(name)))
+    (folder / "board.md").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""What each interaction claims to learn, and what it cannot.
+
+A polynomial of degree d that mixes fields claims the laws of order d and below, and must fail
+above: a law is orthogonal to every function of fewer fields than it multiplies. What mixes no
+field with another must fail at all of them. What is no polynomial claims what its paper does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Expected = Literal["learn", "fail", "none"]
+ANY_ORDER = 4  # the highest there is here
+
+# Options that reach the laws' orders, and widths that suit eight fields of width 8.
+OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
+    "cin": ({"hidden_units": (16, 16, 16)},),
+    "edcn": ({"batch_norm": True},),  # its gates leave next to nothing of a product without
+    "factorized_interaction": ({"hidden_units": (64, 64)},),
+    "field_dropout": ({"dropout": 0.1},),
+    "frnet": ({"hidden_units": 64},),
+    "glu": ({"hidden_units": 64},),
+    "hadamard_cross": ({"num_layers": 3}, {"num_layers": 1}),
+    "hofm": ({"order": 4, "tables": "own"}, {"order": 3, "tables": "own"}),
+    "mask_net": ({"hidden_units": (64, 64, 64), "mask_units": 64},),
+    "mlp": ({"hidden_units": (128, 128)},),
+    "pi_net": ({"order": 4},),
+    "senet": ({"reduction_ratio": 1},),  # of eight fields a third is two
+    "senet_plus": ({"reduction_ratio": 1},),
+}
+
+# Orders that what has no degree claims, and why.
+CLAIMED: dict[str, tuple[int, str]] = {
+    "additive_mixer": (2, "fields meet in one layer's gates"),
+    "afm": (2, "an attention over products of two"),
+    "aft": (2, "fields gather from all others in one layer"),
+    "autoint": (4, "three layers, each of which adds an order"),
+    "cross_mixture": (4, "three crosses, each of which adds an order"),
+    "edcn": (4, "three crosses, each of which adds an order"),
+    "euler": (ANY_ORDER, "learns the order"),
+    "exponential_cross": (ANY_ORDER, "two crosses, each of which doubles the order"),
+    "gated_cross": (4, "three crosses, each of which adds an order"),
+    "glu": (2, "a product of two maps of the row"),
+    "gmlp": (2, "half the channels times a mix of the other half, once"),
+    "highway": (2, "a gate of the row times a map of the row"),
+    "linear_cross": (4, "three crosses, each of which adds an order"),
+    "logarithmic_transformation": (ANY_ORDER, "learns the order"),
+    "mask_net": (ANY_ORDER, "three masks, each a product with the row"),
+    "mfb": (2, "a product of two maps"),
+    "mlb": (2, "a product of two maps"),
+    "mlp": (ANY_ORDER, "interactions of any order, implicitly"),
+    "quadratic_neural": (ANY_ORDER, "three products, each of which doubles the order"),
+    "rank_mixer": (2, "a network of each token's own over parts of all"),
+    "strip_attention": (2, "fields attend to mixes of all fields"),
+    "wukong": (ANY_ORDER, "three layers, each of which doubles the order"),
+}
+
+# Gates and masks are no interactions: they stand before one, as in their papers. These read the
+# whole row to set a field's weight, and so claim the gate beside what stands behind them.
+BEFORE = {
+    "feature_selection": "fm",
+    "field_dropout": "fm",
+    "frnet": "fm",
+    "gate_net": "fm",
+    "learned_gate": "fm",
+    "lhuc": "fm",
+    "senet": "fm",
+    "senet_plus": "fm",
+}
+GATES_BY_ROW = ("feature_selection", "frnet", "lhuc", "senet", "senet_plus")
+# Those mix nothing, and stand alone too, to be seen to fail.
+ALONE = ("field_dropout", "gate_net", "learned_gate")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A layer with its options, and what stands behind it."""
+
+    layer: str
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+    behind: str | None = None
+
+    def __str__(self) -> str:
+        told = list(self.options.items())[:1] if len(OPTIONS.get(self.layer, ())) > 1 else []
+        label = ", ".join([self.layer, *(f"{key} {value}" for key, value in told)])
+        return f"{label} + {self.behind}" if self.behind else label
+
+
+def candidates(chosen: Sequence[str]) -> list[Candidate]:
+    """What there is to learn with, of the interactions chosen."""
+    found = []
+    for name in chosen:
+        for given in OPTIONS.get(name, ({},)):
+            if name not in BEFORE or name in ALONE:
+                found.append(Candidate(name, given))
+            if name in BEFORE:
+                found.append(Candidate(name, given, BEFORE[name]))
+    return found
+
+
+def expected(
+    candidate: Candidate, law: str, order: int, *, degree: int | None, reaches: bool
+) -> Expected:
+    """What is to be expected of a candidate.
+
+    Args:
+        candidate: a layer, alone or before another.
+        law: what it is to learn.
+        order: of the law.
+        degree: derived, or None.
+        reaches: whether as many inputs as the law's order meet in it.
+    """
+    if not reaches:
+        return "fail"
+    if degree is not None:
+        return "learn"
+    if candidate.behind:
+        gates = law == "gate" and candidate.layer in GATES_BY_ROW
+        return "learn" if order == 2 or gates else "none"
+    claimed, _ = CLAIMED.get(candidate.layer, (1, ""))
+    return "learn" if order <= claimed else "none"
