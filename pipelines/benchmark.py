@@ -184,6 +184,10 @@ class _Bench:
         # Keys a later version adds leave the digest as it was.
         settings = load_experiment(name, overrides).model_dump(mode="json", exclude_defaults=True)
         settings["model"].pop("definition", None)
+        loss = load_experiment(name, overrides).train.loss
+        if loss.kind != "bce":
+            # Each kind's name is a default of its own.
+            settings["train"]["loss"]["kind"] = loss.kind
         text = json.dumps([settings, same], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()
         note = self.runs / f"{name}-{tag or seed}.json"

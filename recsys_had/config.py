@@ -3,7 +3,7 @@
 import json
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,13 @@ from recsys_had.yamlfile import KeyPath, YamlDocument, read_yaml, validation_pro
 Positive = Annotated[float, pydantic.Field(gt=0)]
 NotNegative = Annotated[float, pydantic.Field(ge=0)]
 Count = Annotated[int, pydantic.Field(ge=1)]
+_SETTLED_FIRST = {
+    ("dataset",),
+    ("model", "definition"),
+    ("model", "tables"),
+    ("model", "groups"),
+    ("model", "combine"),
+}
 _DEFINITION_KEYS = {"description", "nodes", "tables", "combine", "numeric"}
 
 
@@ -246,17 +253,23 @@ def bundled_experiments() -> dict[str, Path]:
     return {path.stem: path for path in sorted(configs_dir().glob("*.yaml"))}
 
 
-def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+def load_experiment(
+    name_or_path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    vectors: Collection[str] | None = None,
+) -> Experiment:
     """Reads an experiment: a bundled name or a path, with ``KEY=VALUE`` overrides on top.
 
     Args:
         name_or_path: ``frappe_fm`` or ``my/experiment.yaml``.
         overrides: ``train.epochs=3``, ``model.nodes.deep.dropout=0.2``; values are YAML.
+        vectors: names of the content vectors there are; those of the card it names if None.
 
     Raises:
         ConfigError: one line per problem, with file and line.
     """
-    return _load(name_or_path, overrides)[0]
+    return _load(name_or_path, overrides, vectors)[0]
 
 
 def load_experiment_with_card(
@@ -273,8 +286,11 @@ def load_experiment_with_card(
     return experiment, load_card(experiment.dataset, asked_at=asked_at)
 
 
-def _load(name_or_path: str | Path, overrides: Sequence[str]) -> tuple[Experiment, YamlDocument]:
-    given = [_parse_override(text) for text in overrides]
+def _load(
+    name_or_path: str | Path, overrides: Sequence[str], vectors: Collection[str] | None = None
+) -> tuple[Experiment, YamlDocument]:
+    # A part is set after the whole it belongs to, in whatever order they are given.
+    given = sorted(map(_parse_override, overrides), key=lambda override: len(override[0]))
     document = replace(
         read_yaml(_experiment_path(str(name_or_path)), error=ConfigError),
         overridden=frozenset(keys for keys, _ in given),
@@ -282,8 +298,9 @@ def _load(name_or_path: str | Path, overrides: Sequence[str]) -> tuple[Experimen
     content = deepcopy(document.content)
     if isinstance(content.get("dataset"), str):
         content["dataset"] = _beside(content["dataset"], document)
+    # What nodes may read is settled before they are.
     for keys, value in given:
-        if keys == ("model", "definition"):
+        if keys in _SETTLED_FIRST:
             _set(content, keys, value)
     model = content.get("model")
     problems: list[str] = []
@@ -293,7 +310,8 @@ def _load(name_or_path: str | Path, overrides: Sequence[str]) -> tuple[Experimen
             definition = _read_definition(model["definition"], document)
             _take_over(model, definition.content)
         sources = [*_names(model, "tables"), *_names(model, "groups")]
-        vectors = _vectors(content.get("dataset"))
+        if vectors is None:
+            vectors = _vectors(content.get("dataset"))
         nodes, problems = resolve_nodes(
             model.get("nodes"),
             document,
@@ -301,13 +319,14 @@ def _load(name_or_path: str | Path, overrides: Sequence[str]) -> tuple[Experimen
             sources=[*sources, *(vectors or ())],
             may_be_more=vectors is None,
         )
-        problems = [*_check_sources(sources, document), *problems]
+        problems = [*_check_sources(model, vectors or (), document), *problems]
         model["nodes"] = nodes
         model["numeric"], more = resolve_numeric(model.get("numeric"), document, definition)
         problems += more
     own = deepcopy(content)
     for keys, value in given:
-        problems += _apply_override(content, keys, value)
+        if keys not in _SETTLED_FIRST:
+            problems += _apply_override(content, keys, value)
     if problems:
         raise ConfigError(problems)
     try:
@@ -391,18 +410,23 @@ def _names(model: dict[str, Any], key: str) -> list[str]:
     return [str(name) for name in value] if isinstance(value, dict) else []
 
 
-def _check_sources(names: list[str], document: YamlDocument) -> list[str]:
+def _check_sources(
+    model: dict[str, Any], vectors: Collection[str], document: YamlDocument
+) -> list[str]:
+    """One line for each table set or group whose name means something else too."""
     problems = []
-    for name in names:
-        key = "tables" if name in (document.content["model"].get("tables") or {}) else "groups"
-        place = document.place(("model", key, name))
-        if not name.isidentifier() or name in SOURCES:
-            problems.append(
-                f"{place}: model.{key}.{name}: must be an identifier other than "
-                f"{' and '.join(SOURCES)}. Rename it."
-            )
-        elif names.count(name) > 1 and key == "tables":
-            problems.append(f"{place}: model.tables.{name}: is a group's name too. Rename one.")
+    groups = _names(model, "groups")
+    for key in ("tables", "groups"):
+        for name in _names(model, key):
+            place = f"{document.place(('model', key, name))}: model.{key}.{name}"
+            if not name.isidentifier() or name in SOURCES:
+                problems.append(
+                    f"{place}: must be an identifier other than {' and '.join(SOURCES)}. Rename it."
+                )
+            elif name in vectors:
+                problems.append(f"{place}: is a content vector's name too. Rename it.")
+            elif key == "tables" and name in groups:
+                problems.append(f"{place}: is a group's name too. Rename one.")
     return problems
 
 

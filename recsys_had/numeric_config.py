@@ -6,7 +6,7 @@ It is written as briefly as it allows::
       kind: scale                      # of all numeric columns; `numeric: scale` says the same
       columns:                         # of some of them
         price: {kind: periodic, num_frequencies: 16, sigma: 0.1}
-        age: {kind: piecewise_linear, num_bins: 32, normalise: batch}
+        age: {kind: piecewise_linear, num_bins: 32}
         I1: autodis                    # a kind alone
 
 Options stand beside ``kind``. A column that names no kind of its own, or the same, starts from
@@ -53,6 +53,7 @@ class ColumnConfig(pydantic.BaseModel):
         given.pop("options", None)
         kind = given.pop("kind", "scale")
         found = {"kind": _kind(kind), "normalise": given.pop("normalise", "none")}
+        _require_raw_values(found["kind"], found["normalise"])
         return {**found, "options": {name: _option(kind, name, v) for name, v in given.items()}}
 
     def with_option(self, name: str, value: Any) -> "ColumnConfig":
@@ -67,9 +68,21 @@ class ColumnConfig(pydantic.BaseModel):
         if name == "kind":
             return self if value == self.kind else ColumnConfig(kind=_kind(value))
         if name == "normalise":
-            return self.model_copy(update={name: _converted(value, _Normalise)})
+            normalise = _converted(value, _Normalise)
+            _require_raw_values(self.kind, normalise)
+            return self.model_copy(update={name: normalise})
         options = {**self.options, name: _option(self.kind, name, value)}
         return self.model_copy(update={"options": options})
+
+    def value_of(self, option: str) -> Any:
+        """An option's value, set or by default.
+
+        >>> ColumnConfig(kind="scale").value_of("bias")
+        False
+        """
+        if option == "normalise":
+            return self.normalise
+        return self.options.get(option, numeric.options(self.kind)[option].default)
 
     def to_mapping(self) -> dict[str, Any]:
         """The column as it would be written in YAML.
@@ -121,8 +134,20 @@ class NumericConfig(pydantic.BaseModel):
 
     def to_mapping(self) -> dict[str, Any]:
         """The section as it would be written in YAML."""
-        columns = {name: column.to_mapping() for name, column in self.columns.items()}
+        columns = {name: self._on_its_own(column) for name, column in self.columns.items()}
         return {**self.every.to_mapping(), **({"columns": columns} if columns else {})}
+
+    def _on_its_own(self, column: ColumnConfig) -> dict[str, Any]:
+        """A column with what it does not share with all, which it would be read on top of."""
+        if column.kind != self.every.kind:
+            return column.to_mapping()
+        known = ["normalise", *numeric.options(column.kind)]
+        apart = {
+            name: column.value_of(name)
+            for name in known
+            if column.value_of(name) != self.every.value_of(name)
+        }
+        return {**column.to_mapping(), **apart}
 
     def with_value(self, keys: Sequence[str], value: Any) -> "NumericConfig":
         """A copy with one value set.
@@ -238,6 +263,14 @@ def _on_top(every: Mapping[str, Any], column: Any) -> Any:
 
 def _told(content: Any) -> str:
     return "nothing" if content is None else repr(content)
+
+
+def _require_raw_values(kind: str, normalise: Any) -> None:
+    if kind == "piecewise_linear" and normalise == "batch":
+        raise ValueError(
+            "bins are quantiles of the values as they are, so nothing is gained by normalising "
+            "them. Leave normalise out."
+        )
 
 
 def _kind(name: Any) -> str:

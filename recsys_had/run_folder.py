@@ -100,8 +100,9 @@ class RunFolder:
         if problems:
             raise CheckpointError(problems)
         try:
-            experiment = load_experiment(path / "experiment.yaml")
             card = DatasetCard.model_validate_json((path / "encoder" / "card.json").read_text())
+            # The card it names may have changed, or be gone.
+            experiment = load_experiment(path / "experiment.yaml", vectors=card.vectors)
         except (RecsysHadError, ValueError, OSError) as cause:
             raise CheckpointError(f"{path}: cannot be read: {cause}") from cause
         if card.digest != manifest["card_digest"]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from recsys_had import numeric
 from recsys_had.config import Experiment, load_experiment
 from recsys_had.errors import ConfigError
 from recsys_had.numeric_config import ColumnConfig, NumericConfig
@@ -90,9 +91,37 @@ def test_an_override_needs_no_section(tmp_path: Path) -> None:
 
 
 def test_overrides_of_the_same_column_add_up(tmp_path: Path) -> None:
-    given = ("model.numeric.columns.I3.num_bins=9", "model.numeric.columns.I3.normalise=batch")
+    given = ("model.numeric.columns.I3.num_bins=9", "model.numeric.columns.I3.relu=true")
     column = mapping_of(tmp_path, LONG, *given)["columns"]["I3"]
-    assert column == {"kind": "piecewise_linear", "normalise": "batch", "num_bins": 9}
+    assert column == {"kind": "piecewise_linear", "num_bins": 9, "relu": True}
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "{kind: autodis, normalise: batch, columns: {I1: {normalise: none}}}",
+        "{kind: autodis, alpha: 5, columns: {I1: {alpha: 0.1}, I2: none}}",
+    ],
+)
+def test_a_column_of_the_kind_of_all_is_written_in_full(tmp_path: Path, section: str) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text(f"{HEAD}  numeric: {section}\n")
+    # As if the kind of all came from elsewhere and the column from a definition.
+    experiment = load_experiment(path, ["model.numeric.temperature=0.3"])
+    (tmp_path / "again.yaml").write_text(experiment.to_yaml())
+    again = load_experiment(tmp_path / "again.yaml")
+    assert experiment.model.numeric is not None and again.model.numeric is not None
+    for column in ("I1", "I2", "I3"):
+        one, other = experiment.model.numeric.of(column), again.model.numeric.of(column)
+        assert one.kind == other.kind
+        for option in ("normalise", *numeric.options(one.kind)):
+            assert one.value_of(option) == other.value_of(option)
+
+
+def test_bins_are_not_normalised(tmp_path: Path) -> None:
+    told = "bins are quantiles of the values as they are, so nothing is gained by normalising them"
+    with pytest.raises(ConfigError, match=told):
+        mapping_of(tmp_path, LONG, "model.numeric.columns.I3.normalise=batch")
 
 
 def test_a_resolved_section_reads_back(tmp_path: Path) -> None:

@@ -52,14 +52,16 @@ class CTRModel(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name in config.nodes:
+        for name in (*config.nodes, *config.tables):
             if hasattr(nn.ModuleDict(), name):
+                key, what = ("nodes", "node") if name in config.nodes else ("tables", "set")
                 raise ConfigError(
-                    f"model.nodes.{name}: is a name torch keeps for itself. Rename the node."
+                    f"model.{key}.{name}: is a name torch keeps for itself. Rename the {what}."
                 )
         self.vectors = dict(vectors or {})
         _check_vector_names(self.vectors, config.nodes)
-        _check_fields_are_there([*fields, *dense], config.nodes, self.vectors)
+        if not fields and not dense:
+            _refuse_fields(config, self.vectors)
         self.initial = InitialRows(seed=seed, std=config.embedding_init_std)
         names = [*(field.name for field in fields), *dense]
         widths = table_widths(config, len(names))
@@ -213,16 +215,15 @@ def _check_vector_names(vectors: Mapping[str, int], nodes: Mapping[str, NodeConf
         raise ConfigError(problems)
 
 
-def _check_fields_are_there(
-    fields: Sequence[object], nodes: Mapping[str, NodeConfig], vectors: Mapping[str, int]
-) -> None:
-    """Refuses a node that reads the fields of a card without any."""
-    for name, node in nodes.items():
-        if not fields and "fields" in node.inputs:
-            raise ConfigError(
-                f"model.nodes.{name}.inputs: 'fields' is neither a node above it nor anything the "
-                f"dataset card has.{nearest('fields', vectors)}"
-            )
+def _refuse_fields(config: ModelConfig, vectors: Mapping[str, int]) -> None:
+    """Refuses a node that reads fields of a card without any."""
+    for name, node in config.nodes.items():
+        for read in node.inputs:
+            if read in ("fields", *config.tables, *config.groups):
+                raise ConfigError(
+                    f"model.nodes.{name}.inputs: '{read}' is neither a node above it nor anything "
+                    f"the dataset card has.{nearest(read, vectors)}"
+                )
 
 
 @dataclass(frozen=True)

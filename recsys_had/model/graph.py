@@ -124,7 +124,11 @@ class InteractionGraph(nn.Module):
         self._read: dict[str, Shape] = {}
         for name, node in nodes.items():
             read = [_known(known, source, name) for source in _reads(name, node, sources)]
-            joined = _joined(read)
+            are_fields = [
+                expr.num_tokens > 1 or source in chosen
+                for source, expr in zip(node.inputs, read, strict=True)
+            ]
+            joined = _joined(read, are_fields=all(are_fields))
             found = express_node(node, *read, name=name, joined=joined)
             for given, expr in zip(node.inputs, read, strict=True):
                 if given not in nodes:
@@ -220,9 +224,8 @@ def _reads(name: str, node: NodeConfig, sources: Mapping[str, Shape]) -> tuple[s
     return inputs
 
 
-def _joined(inputs: list[Expr]) -> Expr:
+def _joined(inputs: list[Expr], *, are_fields: bool) -> Expr:
     """Inputs put together over the fields; flattened where one is flat or their widths differ."""
-    are_fields = all(expr.num_tokens > 1 for expr in inputs)
     if len(inputs) == 1 or (are_fields and len({expr.num_channels for expr in inputs}) == 1):
         return cat(*inputs, on="T")
     return cat(*(flatten(expr) for expr in inputs), on="C")

@@ -24,9 +24,9 @@ from recsys_had.interactions.algebra import Interaction
 from recsys_had.training.allocator import keep_freed_memory
 
 WIDTH = 16
-# Some give or read all pairs, and hold their gradients too: sizes beyond this are left out, and
-# those after one whose step takes too long.
-MOST_BYTES, MOST_SECONDS = 1 << 30, 10.0
+# Some hold all pairs, and their gradients too: sizes at which the forward pass moves more than this
+# are left out, and those after one whose step takes too long.
+MOST_BYTES, MOST_SECONDS = 6 << 30, 4.0
 
 
 def seconds(layer: Interaction, inputs: list[torch.Tensor]) -> float:
@@ -42,8 +42,7 @@ def measure(name: str, fields: list[int], batch_size: int, rounds: int) -> dict[
     times: dict[int, list[float]] = {}
     for num_fields in fields:
         layer = build(name, num_fields=num_fields, embedding_dim=WIDTH)
-        shapes = [layer.output_shape, *layer.input_shapes]
-        if 4 * batch_size * max(math.prod(shape) for shape in shapes) > MOST_BYTES:
+        if batch_size * layer.bytes_per_row > MOST_BYTES:
             break
         inputs = [
             torch.randn(batch_size, *shape, requires_grad=True) for shape in layer.input_shapes

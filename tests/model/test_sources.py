@@ -145,6 +145,46 @@ def test_a_wrong_source_is_told_with_file_and_line(tmp_path: Path, text: str, pr
     assert str(refusal.value).replace(f"{tmp_path}/", "").splitlines()[0] == problem
 
 
+def test_overrides_of_tables_and_groups_are_judged_as_the_file_is() -> None:
+    for override, told in (
+        ("model.groups={fields: [item]}", "model.groups.fields: must be an identifier other than"),
+        ("model.tables={linear: 3}", "linear: a node's name must be an identifier other than"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            load_experiment("frappe_fm", [override])
+    found = load_experiment("frappe_fwfm", ["model.tables={more: 3}"]).model.tables
+    assert found == {"vectors": None, "more": 3}
+
+
+def test_a_part_is_set_after_its_whole() -> None:
+    given = ["train.loss.passes=4", "train.loss=tri_bce"]
+    assert load_experiment("frappe_fm", given).train.loss.passes == 4
+
+
+def test_a_group_of_one_field_is_a_field() -> None:
+    model = model_of(
+        {"pairs": {"layer": "fm", "inputs": ["fields", "one"]}}, groups={"one": ["item"]}
+    )
+    assert model.node_summaries()[0].input_shapes == ((5, 4),)
+
+
+def test_a_table_set_of_a_name_torch_keeps_is_refused() -> None:
+    with pytest.raises(ConfigError) as refusal:
+        model_of({"fm": {"layer": "fm", "inputs": ["values"]}}, tables={"values": 4})
+    assert (
+        str(refusal.value)
+        == "model.tables.values: is a name torch keeps for itself. Rename the set."
+    )
+
+
+def test_tables_of_a_card_without_fields_are_refused() -> None:
+    config = ModelConfig.model_validate(
+        {"nodes": {"fm": {"layer": "fm", "inputs": ["more"]}}, "tables": {"more": 4}}
+    )
+    with pytest.raises(ConfigError, match="'more' is neither a node above it nor anything the"):
+        CTRModel(fields=[], dense=[], vectors={"image": 3}, config=config)
+
+
 def test_a_definition_brings_its_tables_and_its_heads_with_it(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text(
         "tables: {second: , third: 3}\ncombine: mean\n"

@@ -156,3 +156,17 @@ def test_a_folder_it_did_not_make_is_left_alone(cli, data: Path, tmp_path: Path)
     assert done.code == 2
     assert "is not empty and was not made by a benchmark." in done.err
     assert [entry.name for entry in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_losses_that_differ_by_their_kind_alone_are_other_results(
+    cli, data: Path, tmp_path: Path
+) -> None:
+    words = ("benchmark", "synthetic", "--data", data, "--out", tmp_path / "report")
+    words = (*words, "--experiments", "synthetic_dcn_v2", "--seeds", 1, "--override")
+    aucs = []
+    for kind in ("bce", "focal", "self_distillation"):
+        done = cli(*words, "train.epochs=1", f"train.loss={kind}", "--json")
+        assert done.code == 0, done.err
+        assert "synthetic_dcn_v2, seed 1 ..." in done.err
+        aucs.append(json.loads(done.out)["models"][0]["auc_mean"])
+    assert len(set(aucs)) == 3

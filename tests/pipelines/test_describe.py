@@ -47,4 +47,5 @@ def test_every_bundled_experiment_is_described(cli, name: str) -> None:
     outside = [*nodes, *found["numeric"]]
     assert found["dense_parameters"] == sum(part["parameters"] for part in outside) + 1
     assert found["flops_per_row"] >= sum(node["flops_per_row"] for node in nodes)
-    assert all(node["bytes_per_row"] > 0 for node in nodes)
+    # To flatten moves nothing.
+    assert all(node["bytes_per_row"] > 0 for node in nodes if node["flops_per_row"])

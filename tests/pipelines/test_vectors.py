@@ -180,6 +180,17 @@ def test_describe_tells_and_draws_the_vectors(cli, vector_job: VectorJob, tmp_pa
     assert ">content vector<" in drawn
 
 
+def test_a_run_is_loaded_whatever_becomes_of_the_card(vector_job: VectorJob) -> None:
+    card = vector_job.folder / "shop.yaml"
+    before = card.read_text()
+    for after in (before.replace("image:", "photo:"), before.replace("text:", "deep:"), None):
+        try:
+            card.unlink() if after is None else card.write_text(after)
+            assert BatchPredictor.load(vector_job.run) is not None
+        finally:
+            card.write_text(before)
+
+
 @pytest.mark.parametrize("regime", ["scale", "published"])
 def test_a_card_of_vectors_alone_is_trained_and_scored(cli, tmp_path: Path, regime: str) -> None:
     (tmp_path / "shop.yaml").write_text(

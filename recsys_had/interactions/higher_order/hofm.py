@@ -9,7 +9,7 @@ from recsys_had.interactions.algebra import Expr, add, chunk, pool
 @interaction(
     paper="Blondel et al. 2016, arXiv:1607.07195",
     own_tables=lambda fields, dim, order=3, tables="shared": (
-        (min(order, fields) - 1) * dim if tables == "own" else None
+        max(min(order, fields) - 1, 1) * dim if tables == "own" else None
     ),
 )
 def hofm(x: Expr, *, order: int = 3, tables: Literal["shared", "own"] = "shared") -> Expr:

@@ -225,3 +225,8 @@ def test_hofm_counts_its_operations_and_has_no_parameters(
     assert layer.flops_per_row == layer.flops.other == powers + kernels + 1 == 63
     assert layer.flops.matmul == count_matmul_flops(layer, 4, 2) == 0
     assert count_parameters(layer) == 0
+
+
+def test_hofm_with_own_tables_refuses_an_order_that_is_none() -> None:
+    with pytest.raises(ValueError, match=r"^hofm: order must be at least 2; got 0\.$"):
+        build("hofm", num_fields=4, embedding_dim=2, order=0, tables="own")
