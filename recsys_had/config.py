@@ -37,6 +37,33 @@ class _Model(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class TableSet(_Model):
+    """A further set of embedding tables.
+
+    Args:
+        dim: width; the model's ``embedding_dim`` if None.
+        fields: the fields that have a table in it; all if None.
+    """
+
+    dim: Count | None = None
+    fields: Annotated[tuple[str, ...], pydantic.Field(min_length=1)] | None = None
+
+
+def _table_set_form(given: Any) -> str:
+    if given is None:
+        return "none"
+    return "set" if isinstance(given, (dict, TableSet)) else "width"
+
+
+# Written as a width, as nothing or as a set: what is wrong is told of the form that was meant.
+_TableSet = Annotated[
+    Annotated[Count, pydantic.Tag("width")]
+    | Annotated[TableSet, pydantic.Tag("set")]
+    | Annotated[None, pydantic.Tag("none")],
+    pydantic.Discriminator(_table_set_form),
+]
+
+
 class ModelConfig(_Model):
     """The model: a graph of named interaction nodes over field embeddings.
 
@@ -45,8 +72,8 @@ class ModelConfig(_Model):
             path of one; its nodes come first and are overridden by ``nodes``.
         embedding_dim: D, the width of each field's embedding.
         embedding_init_std: standard deviation of the initial embedding rows.
-        tables: further sets of embedding tables for all fields, which nodes read by their names,
-            with their widths; ``embedding_dim`` where none is given.
+        tables: further sets of embedding tables, which nodes read by their names: the width of a
+            set for all fields, ``embedding_dim`` where none is given, or a :class:`TableSet`.
         groups: fields that nodes read together by the group's name, such as a context.
         combine: whether the logit is the sum of the heads or their mean.
         numeric: how numeric columns become fields; see :mod:`recsys_had.numeric_config`.
@@ -56,13 +83,19 @@ class ModelConfig(_Model):
     definition: str | None = None
     embedding_dim: Count = 16
     embedding_init_std: NotNegative = 0.01
-    tables: dict[str, Count | None] = pydantic.Field(default_factory=dict)
+    tables: dict[str, _TableSet] = pydantic.Field(default_factory=dict)
     groups: dict[str, Annotated[tuple[str, ...], pydantic.Field(min_length=1)]] = pydantic.Field(
         default_factory=dict
     )
     combine: Literal["sum", "mean"] = "sum"
     numeric: NumericConfig | None = None
     nodes: dict[str, NodeConfig]
+
+    def table_set(self, name: str) -> TableSet:
+        """One of ``tables``, its width settled."""
+        given = self.tables[name]
+        table_set = given if isinstance(given, TableSet) else TableSet(dim=given)
+        return table_set.model_copy(update={"dim": table_set.dim or self.embedding_dim})
 
 
 class Bce(_Model):
@@ -211,8 +244,10 @@ class Experiment(_Model):
         """The experiment with everything resolved: needs no other file to be read again."""
         content = self.model_dump(mode="json", exclude_none=True)
         content["model"].pop("definition", None)
+        settled = {name: self.model.table_set(name) for name in self.model.tables}
         content["model"]["tables"] = {
-            name: width or self.model.embedding_dim for name, width in self.model.tables.items()
+            name: one.dim if one.fields is None else one.model_dump(mode="json")
+            for name, one in settled.items()
         }
         content["model"]["nodes"] = {
             name: node.to_mapping() for name, node in self.model.nodes.items()
@@ -308,6 +343,9 @@ def _load(
         definition = None
         if isinstance(model.get("definition"), str):
             definition = _read_definition(model["definition"], document)
+        _refuse_lists(document, model, "model.")
+        if definition is not None:
+            _refuse_lists(definition, definition.content)
             _take_over(model, definition.content)
         sources = [*_names(model, "tables"), *_names(model, "groups")]
         if vectors is None:
@@ -386,6 +424,21 @@ def _read_definition(name: str, document: YamlDocument) -> YamlDocument:
             f"{nearest(unknown[0], _DEFINITION_KEYS)}"
         )
     return definition
+
+
+def _refuse_lists(document: YamlDocument, section: dict[str, Any], prefix: str = "") -> None:
+    """What names sources must be read before the nodes that read them are.
+
+    Raises:
+        ConfigError: it is no mapping.
+    """
+    for key in ("tables", "groups"):
+        value = section.get(key)
+        if value is not None and not isinstance(value, dict):
+            place = document.place((*prefix.split(".")[:-1], key))
+            raise ConfigError(
+                f"{place}: {prefix}{key}: must be a mapping of keys to values; got {value!r}."
+            )
 
 
 def _take_over(model: dict[str, Any], definition: dict[str, Any]) -> None:

@@ -249,6 +249,8 @@ def _fields_at(annotation: Any, loc: KeyPath) -> list[str]:
     if typing.get_origin(annotation) is dict:
         return _fields_at(members[1], loc[1:])
     for member in members:
+        if pydantic.Tag(str(loc[0])) in getattr(member, "__metadata__", ()):
+            return _fields_at(member, loc[1:])
         kind = getattr(member, "model_fields", {}).get("kind")
         if kind is not None and loc[0] in typing.get_args(kind.annotation):
             return _fields_at(member, loc[1:])

@@ -65,6 +65,13 @@ class CTRModel(nn.Module):
         self.initial = InitialRows(seed=seed, std=config.embedding_init_std)
         names = [*(field.name for field in fields), *dense]
         widths = table_widths(config, len(names))
+        chosen = {
+            name: members
+            for name in config.tables
+            if (members := config.table_set(name).fields) is not None
+        }
+        for name, members in chosen.items():
+            _places(f"tables.{name}.fields", members, names)
         # Groups nobody reads take no part.
         read = {source for node in config.nodes.values() for source in node.inputs}
         # TorchRec fills its tables as it makes them; torch's own stream is left alone.
@@ -74,17 +81,21 @@ class CTRModel(nn.Module):
                 fields=fields,
                 dense=dense,
                 widths=widths,
+                chosen=chosen,
                 numeric=numeric_fields(dense, config, is_read="fields" in widths, seed=seed),
             )
             torch.manual_seed(seed)
             names = list(self.embeddings.field_names)
-            groups = {name: _places(name, group, names) for name, group in config.groups.items()}
+            groups = {
+                name: _places(f"groups.{name}", group, names)
+                for name, group in config.groups.items()
+            }
             sources: dict[str, tuple[int, ...]] = {
                 name: (self.embeddings.num_fields_of(name), width) for name, width in widths.items()
             }
             if dense:
                 sources["dense"] = (len(dense),)
-            sources |= {name: (1, size) for name, size in self.vectors.items()}
+            sources |= {name: (size,) for name, size in self.vectors.items()}
             self.graph = InteractionGraph(
                 nodes=config.nodes,
                 sources=sources,
@@ -183,17 +194,19 @@ class CTRModel(nn.Module):
                 target.copy_(source)
 
 
-def _places(group: str, members: Sequence[str], fields: Sequence[str]) -> tuple[int, ...]:
-    """Where a group's fields stand.
+def _places(key: str, members: tuple[str, ...], fields: Sequence[str]) -> tuple[int, ...]:
+    """Where the fields that a key of the model names stand.
 
     Raises:
-        ConfigError: there is no such field.
+        ConfigError: there is no such field, or one is named twice.
     """
     for name in members:
         if name not in fields:
             raise ConfigError(
-                f"model.groups.{group}: the card has no field '{name}'.{nearest(name, fields)}"
+                f"model.{key}: the card has no field '{name}'.{nearest(name, fields)}"
             )
+        if members.count(name) > 1:
+            raise ConfigError(f"model.{key}: names '{name}' twice. Name it once.")
     return tuple(fields.index(name) for name in members)
 
 

@@ -69,6 +69,7 @@ class FieldEmbeddings(nn.Module):
         fields: the categorical fields.
         dense: names of the dense inputs.
         widths: width of each set of tables; ``fields`` is the shared one.
+        chosen: fields of the sets that do not hold all of them, categorical or dense, in order.
         numeric: makes the shared set's fields of the dense inputs; None scales each of them.
 
     >>> from recsys_had.batch import EncodedRows, Layout
@@ -87,17 +88,19 @@ class FieldEmbeddings(nn.Module):
         fields: Sequence[FieldSpec],
         dense: Sequence[str],
         widths: Mapping[str, int],
+        chosen: Mapping[str, Sequence[str]] | None = None,
         numeric: NumericFields | None = None,
     ) -> None:
         super().__init__()
         self.fields = tuple(fields)
         self.dense = tuple(dense)
         self.widths = dict(widths)
+        self._chosen = {name: tuple(members) for name, members in (chosen or {}).items()}
         self.tables = nn.ModuleDict()
         self.numeric = nn.ParameterDict()
         for name, width in self.widths.items():
-            if self.fields:
-                self.tables[name] = _collection(self.fields, width)
+            if held := self._categorical(name):
+                self.tables[name] = _collection(held, width)
         if numeric is None and "fields" in self.widths:
             numeric = NumericFields(dense=dense, config=None, embedding_dim=widths["fields"])
         self.numeric_fields = numeric
@@ -117,7 +120,7 @@ class FieldEmbeddings(nn.Module):
 
     def num_fields_of(self, name: str) -> int:
         """F of a set of tables; only the shared one may make other fields of the dense inputs."""
-        return len(self.fields) + self._num_numeric(name)
+        return len(self._categorical(name)) + self._num_numeric(name)
 
     @property
     def field_names(self) -> tuple[str, ...]:
@@ -129,19 +132,31 @@ class FieldEmbeddings(nn.Module):
         """Places, among the dense inputs, of those a set embeds as ``x * v``."""
         if name == "fields" and self.numeric_fields is not None:
             return self.numeric_fields.scaled
-        return tuple(range(len(self.dense)))
+        held = self._chosen.get(name, self.dense)
+        return tuple(self.dense.index(member) for member in held if member in self.dense)
 
     @property
     def flops_per_row(self) -> int:
         """Multiplications and additions of a row; lookups are free."""
-        first_order = sum(width for name, width in self.widths.items() if name != "fields")
+        first_order = sum(
+            len(self.scaled(name)) * width
+            for name, width in self.widths.items()
+            if name != "fields"
+        )
         made = [] if self.numeric_fields is None else self.numeric_fields.summaries()
-        return len(self.dense) * first_order + sum(group.flops_per_row for group in made)
+        return first_order + sum(group.flops_per_row for group in made)
+
+    def _categorical(self, name: str) -> list[FieldSpec]:
+        """A set's categorical fields, in order."""
+        if name not in self._chosen:
+            return list(self.fields)
+        named = {field.name: field for field in self.fields}
+        return [named[member] for member in self._chosen[name] if member in named]
 
     def _num_numeric(self, name: str) -> int:
         if name == "fields" and self.numeric_fields is not None:
             return self.numeric_fields.num_fields
-        return len(self.dense)
+        return len(self.scaled(name))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Embeds a batch: for each set of tables ``(B, F, width)``."""
@@ -150,25 +165,26 @@ class FieldEmbeddings(nn.Module):
     def _embed(self, name: str, batch: Batch) -> Tensor:
         width = self.widths[name]
         parts = []
-        if self.fields:
+        if held := [field.name for field in self._categorical(name)]:
             pooled = self.tables[name](batch.sparse)
-            rows_BFD = pooled.values().view(-1, len(self.fields), padded_width(width))
-            rows_BFD = self._in_order(pooled.keys(), rows_BFD)
+            rows_BFD = pooled.values().view(-1, len(held), padded_width(width))
+            rows_BFD = _in_order(held, pooled.keys(), rows_BFD)
             parts.append(rows_BFD[: len(batch.dense), :, :width])
         if name == "fields" and self.numeric_fields is not None and self._num_numeric(name):
             parts.append(self.numeric_fields(batch.dense, self.numeric.get(name)))
-        elif name != "fields" and self.dense:
-            parts.append(batch.dense.unsqueeze(-1) * self.numeric[name])
+        elif name != "fields" and (scaled := self.scaled(name)):
+            dense_BN = batch.dense[:, list(scaled)] if name in self._chosen else batch.dense
+            parts.append(dense_BN.unsqueeze(-1) * self.numeric[name])
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-    def _in_order(self, found: Sequence[str], rows_BFD: Tensor) -> Tensor:
-        """Sharded lookups answer in the order of table placement, not of the card."""
-        wanted = [field.name for field in self.fields]
-        if list(found) == wanted:
-            return rows_BFD
-        place = {key: position for position, key in enumerate(found)}
-        order = torch.tensor([place[key] for key in wanted], device=rows_BFD.device)
-        return rows_BFD.index_select(1, order)
+
+def _in_order(wanted: list[str], found: Sequence[str], rows_BFD: Tensor) -> Tensor:
+    """Sharded lookups answer in the order of table placement, not of the card."""
+    if list(found) == wanted:
+        return rows_BFD
+    place = {key: position for position, key in enumerate(found)}
+    order = torch.tensor([place[key] for key in wanted], device=rows_BFD.device)
+    return rows_BFD.index_select(1, order)
 
 
 def _collection(fields: Sequence[FieldSpec], width: int) -> EmbeddingBagCollection:

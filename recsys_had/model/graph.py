@@ -68,7 +68,7 @@ def table_widths(config: ModelConfig, num_fields: int) -> dict[str, int]:
             elif read == "fields" or read in config.groups:
                 widths["fields"] = config.embedding_dim
             elif read in config.tables:
-                widths[read] = config.tables[read] or config.embedding_dim
+                widths[read] = config.table_set(read).dim or config.embedding_dim
     return widths
 
 
@@ -125,7 +125,7 @@ class InteractionGraph(nn.Module):
         for name, node in nodes.items():
             read = [_known(known, source, name) for source in _reads(name, node, sources)]
             are_fields = [
-                expr.num_tokens > 1 or source in chosen
+                expr.num_tokens > 1 or source in chosen or len(sources.get(source, ())) == 2
                 for source, expr in zip(node.inputs, read, strict=True)
             ]
             joined = _joined(read, are_fields=all(are_fields))

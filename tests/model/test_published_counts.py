@@ -33,8 +33,8 @@ JOINED_LOGITS = 2 + 2
 UNUSED_NETWORK = 101 * 400 + 2 * 401 * 400 + 401 + 2 * 1200
 # Both branches of FiBiNET multiply by one matrix of 10 x 10: here each has its own.
 SHARED_MATRIX = 10 * 10
-# Tables of the gates' own for user and item, an unused row in each.
-OWN_CONTEXT = (955 + 1 + 4083 + 1) * 10
+# The same of the two further tables, which the gates read.
+UNUSED_CONTEXT_ROWS = 2 * 10
 
 PUBLISHED = [
     ("frappe_lr", 5_390, 0),
@@ -63,7 +63,7 @@ PUBLISHED = [
     ("frappe_edcn", 86_351, 0),
     ("frappe_fibinet", 743_480, -SHARED_MATRIX),
     ("frappe_dnn", 781_892, UNUSED_NETWORK),
-    ("frappe_finalmlp", 253_392, UNUSED_ROWS + OWN_CONTEXT),
+    ("frappe_finalmlp", 253_392, UNUSED_ROWS + UNUSED_CONTEXT_ROWS),
     ("frappe_finalnet", 256_791, UNUSED_ROWS),
     ("frappe_finalnet_2b", 338_502, UNUSED_ROWS + SECOND_BIAS),
 ]

@@ -73,6 +73,63 @@ def test_a_set_of_tables_is_as_wide_as_the_fields_where_no_width_is_given() -> N
     assert model.embeddings.widths == {"second": 4}
 
 
+def test_a_set_of_tables_for_some_fields_holds_their_rows_alone_in_the_order_it_names() -> None:
+    model = model_of(
+        {
+            "fm": {"layer": "fm"},
+            "deep": {"layer": "mlp", "inputs": ["context"], "hidden_units": [3]},
+        },
+        tables={"context": {"fields": ["price", "item", "user"], "dim": 2}},
+    )
+    batch = some_rows()
+    assert model.num_parameters() == 22 * 4 + (1 + 9 + 7) * 2 + 3 * 2 * 3 + 3 + 3 + 1
+    found = model.embeddings(batch)["context"]
+    state = model.export_state()
+    at = "embeddings.tables.context.embedding_bags"
+    assert {name for name in state if name.startswith(at)} == {
+        f"{at}.user.weight",
+        f"{at}.item.weight",
+    }
+    # The rows' users and items; categorical fields come first, as among the shared fields.
+    torch.testing.assert_close(found[:, 0], state[f"{at}.item.weight"][torch.tensor([3, 8, 0])])
+    torch.testing.assert_close(found[:, 1], state[f"{at}.user.weight"][torch.tensor([1, 2, 6])])
+    price = torch.tensor([[0.5], [2.0], [-1.0]])
+    torch.testing.assert_close(found[:, 2], price * state["embeddings.numeric.context"])
+
+
+def test_a_set_of_one_field_is_a_field() -> None:
+    model = model_of(
+        {"pairs": {"layer": "fm", "inputs": ["fields", "own"]}},
+        tables={"own": {"fields": ["item"]}},
+    )
+    assert model.node_summaries()[0].input_shapes == ((5, 4),)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (["itm"], "model.tables.own.fields: the card has no field 'itm'. Did you mean 'item'?"),
+        (["item", "item"], "model.tables.own.fields: names 'item' twice. Name it once."),
+    ],
+)
+def test_fields_of_a_set_that_are_not_there_are_refused(fields: list[str], told: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        model_of({"fm": {"layer": "fm", "inputs": ["own"]}}, tables={"own": {"fields": fields}})
+    assert str(refusal.value) == told
+
+
+def test_a_set_for_some_fields_is_saved_and_read_again_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text(
+        "dataset: frappe\nmodel:\n  tables: {own: {fields: [user]}, more: , wide: 5}\n"
+        "  nodes: {a: {layer: mlp, inputs: own}, b: {layer: fm, inputs: more}, c: {layer: fm}}\n"
+    )
+    saved = load_experiment(path).to_yaml()
+    assert "own:\n      dim: 16\n      fields:\n      - user\n    more: 16\n    wide: 5\n" in saved
+    path.write_text(saved)
+    assert load_experiment(path).to_yaml() == saved
+
+
 def test_the_mean_of_the_heads_is_their_sum_shared_out() -> None:
     nodes = {"fm": {"layer": "fm"}, "deep": {"layer": "mlp", "hidden_units": [3]}}
     summed, averaged = model_of(nodes), model_of(nodes, combine="mean")
@@ -126,6 +183,14 @@ HEAD = "dataset: frappe\nmodel:\n"
         (
             "  tables: {more: 0}\n  nodes: {fm: {inputs: more}}\n",
             "e.yaml:3: model.tables.more: must be at least 1; got 0.",
+        ),
+        (
+            "  tables: {more: {field: [user]}}\n  nodes: {fm: {inputs: more}}\n",
+            "e.yaml:3: model.tables.more.field: unknown key. Did you mean 'fields'?",
+        ),
+        (
+            "  tables: [more]\n  nodes: {fm: {inputs: more}}\n",
+            "e.yaml:3: model.tables: must be a mapping of keys to values; got ['more'].",
         ),
         (
             "  groups: {context: []}\n  nodes: {fm: {inputs: context}}\n",

@@ -23,7 +23,8 @@ def test_describe_draws_every_node(cli, tmp_path: Path) -> None:
     [
         ("frappe_lr", {"fields": "10 x 1"}),
         ("frappe_fwfm", {"fields": "10 x 10", "vectors": "tables of their own"}),
-        ("frappe_finalmlp", {"fields": "embeddings", "first_context": "some fields"}),
+        ("frappe_finalmlp", {"fields": "embeddings", "first_context": "tables of their own"}),
+        ("frappe_ppnet", {"fields": "embeddings", "context": "some fields"}),
         ("frappe_finalnet_2b", {"logit ": "mean of the heads and a bias"}),
     ],
 )

@@ -30,9 +30,12 @@ def settings(
             "model": {
                 "embedding_dim": 6,
                 "numeric": numeric,
+                # One of its own fields comes before the order of the card.
+                "tables": {"some": {"fields": ("price", "tags", "A"), "dim": 3}},
                 "nodes": {
                     "linear": {"layer": "linear"},
                     "fm": {"layer": "fm"},
+                    "gated": {"layer": "lhuc", "inputs": ("fields", "some")},
                     "deep": {"layer": "mlp", "hidden_units": (8,), "batch_norm": batch_norm},
                 },
             },
@@ -108,7 +111,7 @@ def test_two_processes_equal_one(
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=2e-5)
     assert two["valid"]["rows"] == ROWS["valid"]
     assert two["valid"]["logloss"] == pytest.approx(one["valid"]["logloss"], abs=1e-5)
-    assert len(two["changed_in_one_step"]) == 6
+    assert len(two["changed_in_one_step"]) == 8
     assert all(two["changed_in_one_step"].values())
     assert two["weights"].keys() == one["weights"].keys()
     for name, weights in one["weights"].items():

@@ -17,8 +17,8 @@ def feature_selection(x: Expr, context: Expr, *, hidden_units: tuple[int, ...] =
 
     Shape: ``(B, F, D), (B, F', D') -> (B, F, D)``.
     Paper: Mao et al. 2023, FinalMLP, the stream-specific feature selection (arXiv:2304.00902).
-    Differs from the paper: the context has the embeddings of the node it is read from, where the
-    authors' code gives each gate tables of its own.
+    Differs from the paper: nothing. The authors' code gives each context tables of its own, which
+    here are a set of the experiment's ``tables``.
 
     Args:
         hidden_units: width of each hidden layer of the gate's network.
