@@ -6,7 +6,9 @@ from recsys_had.interactions.algebra import dropout as drop
 
 
 @interaction(paper="Xiao et al. 2017, arXiv:1708.04617")
-def afm(x: Expr, *, attention_dim: int = 16, dropout: float = 0.0) -> Expr:
+def afm(
+    x: Expr, *, attention_dim: int = 16, attention_dropout: float = 0.0, dropout: float = 0.0
+) -> Expr:
     """Sums the Hadamard products of all pairs, weighted by an attention over the pairs.
 
     ``y = sum_{i<j} a_ij (e_i * e_j)`` with ``a = softmax(h^T relu(W (e_i * e_j) + b))`` over the
@@ -15,10 +17,11 @@ def afm(x: Expr, *, attention_dim: int = 16, dropout: float = 0.0) -> Expr:
     Shape: ``(B, F, D) -> (B, D)``.
     Paper: Xiao et al. 2017, Attentional Factorization Machines, eq. 4-6 (arXiv:1708.04617).
     Differs from the paper: the bias and the linear part are nodes of their own, the map to one
-    number is the head's, and dropout is on the sum.
+    number is the head's, and dropout is on the attention and on the sum.
 
     Args:
         attention_dim: width of the attention's hidden layer.
+        attention_dropout: share of the pairs dropped in training, after the softmax.
         dropout: share of the sum's coordinates dropped in training.
 
     Raises:
@@ -33,4 +36,5 @@ def afm(x: Expr, *, attention_dim: int = 16, dropout: float = 0.0) -> Expr:
     require(attention_dim=attention_dim)
     products = outer(x, x, "upper")
     attention = lin(act(lin(products, out=attention_dim, bias=True), "relu"), out=1)
-    return drop(pool(products * softmax(attention, "T"), "T"), dropout)
+    weights = drop(softmax(attention, "T"), attention_dropout)
+    return drop(pool(products * weights, "T"), dropout)

@@ -141,11 +141,33 @@ def test_afm_drops_coordinates_of_the_sum_in_training_alone(
     assert share == pytest.approx(0.75, abs=5 * math.sqrt(0.75 * 0.25 / 2048))
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_afm_drops_pairs_in_training_alone(
+    draw: Callable[..., Tensor], randomise: Randomise, seed: int
+) -> None:
+    plain = randomise(build("afm", num_fields=4, embedding_dim=8), seed)
+    layer = randomise(build("afm", num_fields=4, embedding_dim=8, attention_dropout=0.5), seed)
+    # The same six pairs in every row, one coordinate each, so that the sum tells which are kept.
+    row_FD = torch.zeros(4, 8, dtype=torch.float64)
+    for d, (i, j) in enumerate(combinations(range(4), 2)):
+        row_FD[i, d] = row_FD[j, d] = 1.0 + d
+    x_BFD = row_FD.expand(256, 4, 8).contiguous()
+    whole = plain(x_BFD)
+    assert torch.equal(layer.eval()(x_BFD), whole)
+    torch.manual_seed(seed)
+    out = layer.train()(x_BFD)
+    # A pair's coordinate is dropped as a whole, or twice as large; 6 x 256 times even odds.
+    torch.testing.assert_close(out, torch.where(out == 0, 0.0, 2 * whole), rtol=1e-12, atol=0)
+    share = (out[:, :6] == 0).double().mean().item()
+    assert share == pytest.approx(0.5, abs=5 * math.sqrt(0.25 / 1536))
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [
         ({"attention_dim": 0}, "afm: attention_dim must be at least 1; got 0."),
         ({"dropout": 1.0}, "afm: dropout must be at least 0 and below 1; got 1.0."),
+        ({"attention_dropout": 1.0}, "afm: dropout must be at least 0 and below 1; got 1.0."),
         ({"dropout": -0.1}, "afm: dropout must be at least 0 and below 1; got -0.1."),
     ],
 )
