@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from recsys_had.pipelines._command import Result, recsys_had_command
 
-from recsys_had.errors import ConfigError, DataError
+from recsys_had.errors import ConfigError, DataError, DivergenceError
 
 if TYPE_CHECKING:
     from recsys_had.comparison import Measured
@@ -78,8 +78,11 @@ def benchmark(
     names = _experiments_of(suite, experiments)
     bench = _Bench(data, out, _claim(out), trains=not finished)
     chosen = dict.fromkeys(names, overrides)
+    tried = dict.fromkeys(names, 0)
     if tune is not None:
-        chosen = {name: (*overrides, *bench.best_trial(name, tune, overrides)) for name in names}
+        for name in names:
+            best, tried[name] = bench.best_trial(name, tune, overrides)
+            chosen[name] = (*overrides, *best)
     found = [bench.measure(name, seed, chosen[name]) for seed in seeds for name in names]
     results = [one for one in found if one is not None]
     if not results:
@@ -88,14 +91,22 @@ def benchmark(
     text = f"# {suite}\n\n{markdown_table(rows)}\n"
     if tune is not None:
         text += f"\nSettings chosen among {tune} trials each:\n\n"
-        text += "\n".join(f"- {name}: {' '.join(chosen[name]) or 'as bundled'}" for name in names)
-        text += "\n"
+        for name in names:
+            told = "" if tried[name] == tune else f" ({tried[name]} came to an end)"
+            text += f"- {name}{told}: {' '.join(chosen[name]) or 'as bundled'}\n"
     (out / "report.md").write_text(text)
     draw_comparison(rows, out / "auc.png", title=suite)
     content = {
         "suite": suite,
         "seeds": list(seeds),
-        "models": [{**to_dict(row), "overrides": list(chosen[row.experiment])} for row in rows],
+        "models": [
+            {
+                **to_dict(row),
+                "overrides": list(chosen[row.experiment]),
+                "trials": tried[row.experiment],
+            }
+            for row in rows
+        ],
     }
     (out / "report.json").write_text(json.dumps(content, indent=2) + "\n")
     return content
@@ -154,18 +165,28 @@ class _Bench:
     runs: Path
     trains: bool
 
-    def best_trial(self, name: str, count: int, overrides: tuple[str, ...]) -> tuple[str, ...]:
-        """The overrides of the trial with the best validation AUC."""
+    def best_trial(
+        self, name: str, count: int, overrides: tuple[str, ...]
+    ) -> tuple[tuple[str, ...], int]:
+        """The overrides of the trial with the best validation AUC, and how many came to an end.
+
+        A trial whose loss is no longer finite has lost; the others go on.
+        """
         from recsys_had.config import load_experiment
         from recsys_had.tuning import trials
 
         given = trials(load_experiment(name, overrides), count)
-        found = [
-            (self.measure(name, _TUNING_SEED, (*overrides, *trial), tag=f"trial{number}"), trial)
-            for number, trial in enumerate(given)
-        ]
-        finished = [(one.auc, trial) for one, trial in found if one is not None]
-        return max(finished, key=lambda pair: pair[0])[1] if finished else ()
+        finished = []
+        for number, trial in enumerate(given):
+            try:
+                one = self.measure(name, _TUNING_SEED, (*overrides, *trial), tag=f"trial{number}")
+            except DivergenceError as cause:
+                click.echo(f"{name}, trial{number}: {cause}", err=True)
+                continue
+            if one is not None:
+                finished.append((one.auc, trial))
+        best = max(finished, key=lambda pair: pair[0])[1] if finished else ()
+        return best, len(finished)
 
     def measure(
         self, name: str, seed: int, overrides: tuple[str, ...], *, tag: str | None = None
@@ -224,7 +245,8 @@ class _Bench:
         best = trained["history"][trained["best_epoch"] - 1]["valid"]
         if best["auc"] is None:
             raise DataError(
-                f"{self.data}: all labels of split 'valid' are the same, so there is no AUC."
+                f"{self.data}: all labels of split 'valid' that count are the same, so there is "
+                "no AUC."
             )
         rows = DataFolder.open(self.data).rows("train")
         result = Measured(

@@ -45,6 +45,7 @@ def describe(
     from recsys_had.data.folder import DataFolder
     from recsys_had.model.ctr import CTRModel
     from recsys_had.model.embeddings import field_specs, is_table
+    from recsys_had.training.losses import require_students
 
     experiment, card = load_experiment_with_card(name, overrides)
     if data is None:
@@ -58,6 +59,10 @@ def describe(
         dense=card.dense,
         config=experiment.model,
         vectors=card.vectors,
+    )
+    graph = model.graph
+    require_students(
+        experiment.train.loss, num_heads=graph.num_heads, has_dropout=graph.has_dropout
     )
     nodes = model.node_summaries()
     tables = sum(

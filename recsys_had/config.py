@@ -344,6 +344,7 @@ def _load(
         if isinstance(model.get("definition"), str):
             definition = _read_definition(model["definition"], document)
         _refuse_lists(document, model, "model.")
+        own_sources = [(key, name) for key in ("tables", "groups") for name in _names(model, key)]
         if definition is not None:
             _refuse_lists(definition, definition.content)
             _take_over(model, definition.content)
@@ -358,6 +359,10 @@ def _load(
             may_be_more=vectors is None,
         )
         problems = [*_check_sources(model, vectors or (), document), *problems]
+        read = {source for node in nodes.values() for source in node.inputs}
+        if not problems:
+            problems += _unread_sources(own_sources, read, document)
+        _drop_unread_tables(model, read)
         model["nodes"] = nodes
         model["numeric"], more = resolve_numeric(model.get("numeric"), document, definition)
         problems += more
@@ -481,6 +486,24 @@ def _check_sources(
             elif key == "tables" and name in groups:
                 problems.append(f"{place}: is a group's name too. Rename one.")
     return problems
+
+
+def _unread_sources(
+    sources: list[tuple[str, str]], read: Collection[str], document: YamlDocument
+) -> list[str]:
+    """One line for each of an experiment's own sets and groups that no node reads."""
+    return [
+        f"{document.place(('model', key, name))}: model.{key}.{name}: no node reads it. Name it "
+        "among a node's inputs, or remove it."
+        for key, name in sources
+        if name not in read
+    ]
+
+
+def _drop_unread_tables(model: dict[str, Any], read: Collection[str]) -> None:
+    """A definition's set has no part where an experiment changes the node that reads it."""
+    if isinstance(tables := model.get("tables"), dict):
+        model["tables"] = {name: value for name, value in tables.items() if name in read}
 
 
 def _parse_override(text: str) -> tuple[tuple[str, ...], Any]:

@@ -33,5 +33,9 @@ class DataError(RecsysHadError):
     """Raw rows, an encoded data folder or an output folder are not usable."""
 
 
+class DivergenceError(DataError):
+    """A training's loss is no longer a finite number."""
+
+
 class CheckpointError(RecsysHadError):
     """A run folder or a checkpoint is missing, incomplete or changed."""

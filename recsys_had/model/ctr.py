@@ -71,7 +71,7 @@ class CTRModel(nn.Module):
             if (members := config.table_set(name).fields) is not None
         }
         for name, members in chosen.items():
-            _places(f"tables.{name}.fields", members, names)
+            _places(f"tables.{name}.fields", members, names, dense=dense)
         # Groups nobody reads take no part.
         read = {source for node in config.nodes.values() for source in node.inputs}
         # TorchRec fills its tables as it makes them; torch's own stream is left alone.
@@ -87,7 +87,7 @@ class CTRModel(nn.Module):
             torch.manual_seed(seed)
             names = list(self.embeddings.field_names)
             groups = {
-                name: _places(f"groups.{name}", group, names)
+                name: _places(f"groups.{name}", group, names, dense=dense)
                 for name, group in config.groups.items()
             }
             sources: dict[str, tuple[int, ...]] = {
@@ -194,13 +194,20 @@ class CTRModel(nn.Module):
                 target.copy_(source)
 
 
-def _places(key: str, members: tuple[str, ...], fields: Sequence[str]) -> tuple[int, ...]:
+def _places(
+    key: str, members: tuple[str, ...], fields: Sequence[str], *, dense: Sequence[str]
+) -> tuple[int, ...]:
     """Where the fields that a key of the model names stand.
 
     Raises:
         ConfigError: there is no such field, or one is named twice.
     """
     for name in members:
+        if name in dense and name not in fields:
+            raise ConfigError(
+                f"model.{key}: '{name}' is no field of its own by model.numeric. Leave it out, or "
+                "give the column another kind."
+            )
         if name not in fields:
             raise ConfigError(
                 f"model.{key}: the card has no field '{name}'.{nearest(name, fields)}"

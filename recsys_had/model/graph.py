@@ -155,6 +155,11 @@ class InteractionGraph(nn.Module):
         """Nodes whose logits make the model's."""
         return self._num_heads
 
+    @property
+    def has_dropout(self) -> bool:
+        """Whether two passes over the same rows differ in training."""
+        return any(getattr(op, "share", 0.0) > 0 for op in self.modules())
+
     def forward(self, sources: Mapping[str, Tensor]) -> Tensor:
         """Computes the logit of every row."""
         total = self._program(*self._given(sources)).flatten()

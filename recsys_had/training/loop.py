@@ -19,7 +19,7 @@ from recsys_had.batch import Batch
 from recsys_had.config import Bce, Experiment, Focal, TrainConfig
 from recsys_had.data.folder import DataFolder
 from recsys_had.data.parquet import Position, SplitReader, Step
-from recsys_had.errors import DataError
+from recsys_had.errors import DataError, DivergenceError
 from recsys_had.metrics import improves
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
@@ -137,7 +137,10 @@ class Trainer:
             seed=self._config.seed,
         )
         fit_bins(self.model, data)
-        require_students(self._config.loss, self.model.graph.num_heads)
+        graph = self.model.graph
+        require_students(
+            self._config.loss, num_heads=graph.num_heads, has_dropout=graph.has_dropout
+        )
         fused = self._config.regime == "scale"
         if fused:
             attach_fused(self.model, self._config)
@@ -165,7 +168,7 @@ class Trainer:
         Raises:
             KeyboardInterrupt: a SIGINT came; a checkpoint was written.
             SystemExit: a SIGTERM came; a checkpoint was written.
-            DataError: the loss is not finite.
+            DivergenceError: the loss is not finite.
         """
         progress = self.progress
         with Interruption() as interruption:
@@ -269,7 +272,7 @@ class Trainer:
                 loss_sum, requested = self._agree(self.step(step), interruption.requested)
                 mean = loss_sum / step.total if step.total else 0.0
                 if not math.isfinite(mean):
-                    raise DataError(
+                    raise DivergenceError(
                         f"step {progress.step + 1}: the loss is {mean}. "
                         "Lower train.learning_rate or set train.gradient_clip_norm."
                     )
@@ -316,7 +319,7 @@ class Trainer:
             value = metrics[config.monitor]
             if value is None:
                 log.warning(
-                    "valid: %s is undefined where all labels are the same; "
+                    "valid: %s is undefined where all labels that count are the same; "
                     "the last weights are kept.",
                     config.monitor,
                 )

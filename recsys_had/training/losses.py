@@ -62,14 +62,19 @@ def row_losses(logit_B: Tensor, students_BS: Tensor, label_B: Tensor, *, config:
             return whole + _cross_entropies(students_BS, teacher).sum(dim=1)
 
 
-def require_students(config: LossConfig, num_heads: int) -> None:
-    """Refuses a loss that compares heads of a model with a single one.
+def require_students(config: LossConfig, *, num_heads: int, has_dropout: bool) -> None:
+    """Refuses a loss that compares the heads of a model with one, or passes that are all alike.
 
     Raises:
         ConfigError: there is nothing to compare.
     """
     if isinstance(config, Bce | Focal):
         return
+    if config.passes > 1 and not has_dropout:
+        raise ConfigError(
+            f"train.loss.passes: {config.kind} compares {config.passes} passes, which are all "
+            "alike in a model without dropout. Give a node some, or leave passes out."
+        )
     if max(num_heads, config.passes) < 2:
         raise ConfigError(
             f"train.loss: {config.kind} compares a model's heads with their sum or mean; this "

@@ -122,7 +122,8 @@ def test_a_set_for_some_fields_is_saved_and_read_again_as_it_is(tmp_path: Path) 
     path = tmp_path / "e.yaml"
     path.write_text(
         "dataset: frappe\nmodel:\n  tables: {own: {fields: [user]}, more: , wide: 5}\n"
-        "  nodes: {a: {layer: mlp, inputs: own}, b: {layer: fm, inputs: more}, c: {layer: fm}}\n"
+        "  nodes: {a: {layer: mlp, inputs: own}, b: {layer: fm, inputs: more}, "
+        "c: {layer: fm, inputs: wide}}\n"
     )
     saved = load_experiment(path).to_yaml()
     assert "own:\n      dim: 16\n      fields:\n      - user\n    more: 16\n    wide: 5\n" in saved
@@ -153,6 +154,19 @@ def test_a_group_of_fields_that_are_not_there_is_refused() -> None:
     assert (
         str(refusal.value)
         == "model.groups.context: the card has no field 'itm'. Did you mean 'item'?"
+    )
+
+
+def test_a_group_cannot_hold_a_column_that_is_no_field() -> None:
+    with pytest.raises(ConfigError) as refusal:
+        model_of(
+            {"fm": {"layer": "fm", "inputs": ["context"]}},
+            groups={"context": ["price", "user"]},
+            numeric={"every": {"kind": "none"}},
+        )
+    assert str(refusal.value) == (
+        "model.groups.context: 'price' is no field of its own by model.numeric. Leave it out, or "
+        "give the column another kind."
     )
 
 
@@ -189,6 +203,11 @@ HEAD = "dataset: frappe\nmodel:\n"
             "e.yaml:3: model.tables.more.field: unknown key. Did you mean 'fields'?",
         ),
         (
+            "  groups: {contexts: [user]}\n  tables: {more: 4}\n  nodes: {fm: {inputs: more}}\n",
+            "e.yaml:3: model.groups.contexts: no node reads it. Name it among a node's inputs, or "
+            "remove it.",
+        ),
+        (
             "  tables: [more]\n  nodes: {fm: {inputs: more}}\n",
             "e.yaml:3: model.tables: must be a mapping of keys to values; got ['more'].",
         ),
@@ -217,8 +236,15 @@ def test_overrides_of_tables_and_groups_are_judged_as_the_file_is() -> None:
     ):
         with pytest.raises(ConfigError, match=told):
             load_experiment("frappe_fm", [override])
-    found = load_experiment("frappe_fwfm", ["model.tables={more: 3}"]).model.tables
-    assert found == {"vectors": None, "more": 3}
+    assert load_experiment("frappe_fwfm", ["model.tables={vectors: 3}"]).model.tables == {
+        "vectors": 3
+    }
+
+
+def test_a_definitions_tables_are_left_out_where_the_experiment_reads_others() -> None:
+    own = load_experiment("criteo_x4_fwfm")
+    assert own.model.tables == {}
+    assert "tables: {}" in own.to_yaml()
 
 
 def test_a_part_is_set_after_its_whole() -> None:

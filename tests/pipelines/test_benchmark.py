@@ -98,11 +98,27 @@ def test_tuning_gives_every_model_the_same_number_of_trials(
         assert len({trial["settings_digest"] for trial in trials.values()}) == 3
         best = max(trials, key=lambda number: trials[number]["auc"])
         assert (row["overrides"] == ["train.epochs=1"]) == (best == 0)
+        assert row["trials"] == 3
         assert row["seeds"] == 2
     assert "Settings chosen among 3 trials each:" in (out / "report.md").read_text()
     again = cli(*words, "--json")
     assert ", trial" not in again.err
     assert json.loads(again.out) == found
+
+
+def test_a_trial_that_diverges_has_lost_and_the_others_go_on(
+    cli, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [(), ("train.learning_rate=1e30", "train.embedding_l2=0.1", "train.regime=published")]
+    monkeypatch.setattr("recsys_had.tuning.trials", lambda experiment, count: given)
+    out = tmp_path / "report"
+    words = ("--experiments", "synthetic_fm", "--seeds", 1, "--override", "train.epochs=1")
+    done = cli("benchmark", "synthetic", "--data", data, "--out", out, *words, "--tune", 2)
+    assert done.code == 0, done.err
+    assert "synthetic_fm, trial1: step " in done.err
+    assert ": the loss is nan. Lower train.learning_rate" in done.err
+    told = (out / "report.md").read_text()
+    assert "- synthetic_fm (1 came to an end): train.epochs=1\n" in told
 
 
 def test_what_is_finished_can_be_reported_without_training_the_rest(

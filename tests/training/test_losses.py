@@ -164,6 +164,24 @@ def test_passes_differ_by_their_dropout_alone(
         torch.testing.assert_close(heads[:, 0], model(batch))
 
 
+def test_passes_that_would_be_all_alike_are_refused(
+    tmp_path: Path, alone: torch.device, make_small_data: Callable[..., DataFolder]
+) -> None:
+    data = make_small_data(tmp_path / "data", rows={"train": 500, "valid": 200})
+    nodes = {"deep": {"layer": "mlp", "hidden_units": (4,)}}
+    with pytest.raises(ConfigError) as refusal:
+        Trainer(
+            experiment=experiment({"kind": "self_distillation", "passes": 3}, nodes=nodes),
+            data=data,
+            device=alone,
+            work=tmp_path / "work",
+        )
+    assert str(refusal.value) == (
+        "train.loss.passes: self_distillation compares 3 passes, which are all alike in a model "
+        "without dropout. Give a node some, or leave passes out."
+    )
+
+
 def test_a_loss_of_heads_refuses_a_model_with_one(
     tmp_path: Path, alone: torch.device, make_small_data: Callable[..., DataFolder]
 ) -> None:
