@@ -28,8 +28,8 @@ def evaluate(run: Path, *, data: Path, split: str = "test") -> dict[str, Any]:
     check_trio()
 
     from recsys_had.data.folder import DataFolder
+    from recsys_had.metrics import evaluate_rows
     from recsys_had.predict import BatchPredictor
-    from recsys_had.weighted_metrics import evaluate_rows
 
     predictor = BatchPredictor.load(run)
     folder = DataFolder.open(data)

@@ -306,7 +306,7 @@ class TestEvaluateScores:
     ) -> None:
         label, score = skewed_rows(1_000, seed=4)
         whole = metrics.evaluate_scores(label, score)
-        monkeypatch.setattr(metrics, "_BLOCK_ROWS", 7)
+        monkeypatch.setattr("recsys_had.metrics.counts.BLOCK_ROWS", 7)
         assert metrics.evaluate_scores(label, score) == whole
 
 

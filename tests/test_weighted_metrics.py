@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
-from recsys_had.metrics import evaluate_scores
-from recsys_had.weighted_metrics import evaluate_rows
+from recsys_had.metrics import evaluate_rows, evaluate_scores
 
 # Few distinct scores: ties matter.
 ROWS = st.lists(

@@ -20,7 +20,7 @@ from recsys_had.config import Bce, Experiment, Focal, TrainConfig
 from recsys_had.data.folder import DataFolder
 from recsys_had.data.parquet import Position, SplitReader, Step
 from recsys_had.errors import DataError, DivergenceError
-from recsys_had.metrics import improves
+from recsys_had.metrics import evaluate_rows, improves
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
 from recsys_had.training.bins import fit_bins
@@ -29,7 +29,6 @@ from recsys_had.training.distributed import from_rank_zero, gather_state, scatte
 from recsys_had.training.interrupt import Interruption, stop
 from recsys_had.training.losses import require_students, row_losses
 from recsys_had.training.optimizers import Optimizers, attach_fused
-from recsys_had.weighted_metrics import evaluate_rows
 
 log = logging.getLogger("recsys_had")
 

@@ -10,7 +10,9 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_had.metrics import EPSILON, Clicked, Scores, check_scores, evaluate_scores
+from recsys_had.metrics.counts import EPSILON
+from recsys_had.metrics.exact import evaluate_scores
+from recsys_had.metrics.rows import Clicked, Scores, check_scores
 
 Weights = NDArray[np.float64]
 
