@@ -15,6 +15,8 @@ from recsys_had.errors import ConfigError, DataError, DivergenceError
 if TYPE_CHECKING:
     from recsys_had.comparison import Measured
 
+# Raised when a regime comes to train otherwise under the same settings.
+_TRAINING = {"scale": 1, "published": 2}
 # Of the trials; no seed anyone is likely to compare by.
 _TUNING_SEED = 20_077
 
@@ -205,7 +207,9 @@ class _Bench:
         # Keys a later version adds leave the digest as it was.
         settings = load_experiment(name, overrides).model_dump(mode="json", exclude_defaults=True)
         settings["model"].pop("definition", None)
-        loss = load_experiment(name, overrides).train.loss
+        train = load_experiment(name, overrides).train
+        same["training"] = _TRAINING[train.regime]
+        loss = train.loss
         if loss.kind != "bce":
             # Each kind's name is a default of its own.
             settings["train"]["loss"]["kind"] = loss.kind

@@ -146,8 +146,10 @@ class TrainConfig(_Model):
     """How the model is trained.
 
     Args:
-        regime: ``scale`` (fused sparse optimizer on the tables) or ``published`` (dense Adam on
-            whole tables with an L2 penalty, as the public boards train).
+        regime: ``scale`` (fused sparse optimizer on the tables) or ``published`` (as the public
+            boards train: dense Adam on whole tables with an L2 penalty, its eps as told in
+            :mod:`recsys_had.training.optimizers`, a rate of 1e-6 at least, and gains of less than
+            1e-6 that do not count).
         epochs: passes over the training rows at most.
         batch_size: rows per rank and step.
         loss: what is minimised: bce, focal, tri_bce or self_distillation, or a mapping of such a
@@ -185,7 +187,7 @@ class TrainConfig(_Model):
     plateau_factor: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1
     warmup_steps: Annotated[int, pydantic.Field(ge=0)] = 0
     gradient_clip_norm: Positive | None = None
-    monitor: Literal["auc", "logloss", "normalized_entropy"] = "auc"
+    monitor: Literal["auc", "logloss", "normalized_entropy", "auc_minus_logloss"] = "auc"
     patience: Count | None = None
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
     checkpoint_every_steps: Count | None = None
@@ -217,6 +219,11 @@ class TrainConfig(_Model):
         """The tables' optimizer: the one named, or the regime's default."""
         default = "adam" if self.regime == "published" else "rowwise_adagrad"
         return self.embedding_optimizer or default
+
+    @property
+    def least_gain(self) -> float:
+        """The improvement of ``monitor`` that does not yet count as one."""
+        return 1e-6 if self.regime == "published" else 0.0
 
     @property
     def table_learning_rate(self) -> float:

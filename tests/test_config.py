@@ -51,7 +51,8 @@ def test_a_chain_names_its_links_and_only_its_end_is_a_head(tmp_path: Path) -> N
 def test_fibinet_reads_the_raw_and_the_gated_pairs() -> None:
     nodes = load_experiment("frappe_fibinet").model.nodes
     assert nodes["pairs"].inputs == ("fields",)
-    assert nodes["gated_pairs"].inputs == ("gated_pairs_senet",)
+    assert nodes["gated_pairs"].inputs == ("fields", "pairs")
+    assert nodes["gated_pairs"].options["reduction_ratio"] == 2
     assert nodes["deep"].inputs == ("pairs", "gated_pairs")
     assert heads(nodes) == ("linear", "deep")
 

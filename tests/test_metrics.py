@@ -407,6 +407,7 @@ class TestImproves:
             ("logloss", 0.25, 0.5, 0.25, False),
             ("normalized_entropy", 0.75, 0.5, 0.0, False),
             ("logloss", math.nan, None, 0.0, False),
+            ("auc_minus_logloss", 0.3, 0.2, 0.0, True),
         ],
     )
     def test_goes_the_way_of_the_metric(
@@ -420,11 +421,18 @@ class TestImproves:
     )
     def test_refuses_a_metric_without_a_direction(self, metric: str, advice: str) -> None:
         line = (
-            "improves: metric must be one of auc, logloss, normalized_entropy; got "
-            f"{metric!r}. {advice}"
+            "improves: metric must be one of auc, logloss, normalized_entropy, "
+            f"auc_minus_logloss; got {metric!r}. {advice}"
         )
         with pytest.raises(ValueError, match=message(line)):
             metrics.improves(metric, 0.5, None)
+
+    def test_judges_by_auc_less_logloss_where_both_are_defined(self) -> None:
+        block = {"auc": 0.75, "logloss": 0.5, "normalized_entropy": 0.8}
+        assert metrics.monitored(block, "auc_minus_logloss") == 0.25
+        assert metrics.monitored(block, "normalized_entropy") == 0.8
+        assert metrics.monitored({**block, "auc": None}, "auc_minus_logloss") is None
+        assert metrics.monitored({**block, "logloss": None}, "auc_minus_logloss") is None
 
     def test_refuses_a_negative_min_delta(self) -> None:
         line = "improves: min_delta must not be negative; got -0.1. Use 0 to count any gain."

@@ -6,7 +6,7 @@ not depend on the order of the rows, on how they are cut into batches, or on how
 them.
 """
 
-from recsys_had.metrics.better import HIGHER_IS_BETTER, improves
+from recsys_had.metrics.better import HIGHER_IS_BETTER, improves, monitored
 from recsys_had.metrics.counts import EPSILON
 from recsys_had.metrics.exact import (
     GroupedAuc,
@@ -34,5 +34,6 @@ __all__ = [
     "grouped_auc",
     "improves",
     "logloss",
+    "monitored",
     "normalized_entropy",
 ]

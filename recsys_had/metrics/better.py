@@ -1,9 +1,31 @@
 """Which of two values of a metric is the better one."""
 
 import math
+from collections.abc import Mapping
 from difflib import get_close_matches
 
-HIGHER_IS_BETTER: dict[str, bool] = {"auc": True, "logloss": False, "normalized_entropy": False}
+HIGHER_IS_BETTER: dict[str, bool] = {
+    "auc": True,
+    "logloss": False,
+    "normalized_entropy": False,
+    "auc_minus_logloss": True,
+}
+
+
+def monitored(metrics: Mapping[str, float | None], metric: str) -> float | None:
+    """The value an epoch is judged by; None where the rows do not define it.
+
+    Args:
+        metrics: the block of :func:`recsys_had.metrics.evaluate_scores`.
+        metric: a name in ``HIGHER_IS_BETTER``.
+
+    >>> monitored({"auc": 0.8, "logloss": 0.45}, "auc_minus_logloss")
+    0.35
+    """
+    if metric != "auc_minus_logloss":
+        return metrics[metric]
+    auc, logloss = metrics["auc"], metrics["logloss"]
+    return None if auc is None or logloss is None else auc - logloss
 
 
 def improves(metric: str, value: float, best: float | None, min_delta: float = 0.0) -> bool:

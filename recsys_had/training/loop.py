@@ -20,7 +20,7 @@ from recsys_had.config import Bce, Experiment, Focal, TrainConfig
 from recsys_had.data.folder import DataFolder
 from recsys_had.data.parquet import Position, SplitReader, Step
 from recsys_had.errors import DataError, DivergenceError
-from recsys_had.metrics import evaluate_rows, improves
+from recsys_had.metrics import evaluate_rows, improves, monitored
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
 from recsys_had.training.bins import fit_bins
@@ -315,14 +315,16 @@ class Trainer:
         if self._data.rows("valid"):
             metrics, _ = self.evaluate("valid")
             entry["valid"] = metrics
-            value = metrics[config.monitor]
+            value = monitored(metrics, config.monitor)
             if value is None:
                 log.warning(
                     "valid: %s is undefined where all labels that count are the same; "
                     "the last weights are kept.",
                     config.monitor,
                 )
-        gained = value is None or improves(config.monitor, value, progress.best)
+        gained = value is None or improves(
+            config.monitor, value, progress.best, min_delta=config.least_gain
+        )
         if gained:
             progress.best, progress.epochs_without_gain = value, 0
             self._keep_best()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from recsys_had.config import Experiment
+from recsys_had.config import Experiment, TrainConfig
 from recsys_had.data.folder import DataFolder
 from recsys_had.errors import RecsysHadError
 from recsys_had.output import OutputFolder
@@ -187,7 +187,7 @@ class TrainingSession:
             "rows_per_s": rows_per_s,
             "steps": progress.step,
             "epochs": progress.epoch,
-            "best_epoch": _best_epoch(progress.history, self._experiment.train.monitor),
+            "best_epoch": _best_epoch(progress.history, self._experiment.train),
             "world_size": dist.get_world_size(),
             "weights_digest": manifest["weights_digest"],
             "mlflow_run_id": tracker.run_id,
@@ -196,13 +196,13 @@ class TrainingSession:
         }
 
 
-def _best_epoch(history: list[dict[str, Any]], monitor: str) -> int:
-    from recsys_had.metrics import improves
+def _best_epoch(history: list[dict[str, Any]], config: TrainConfig) -> int:
+    from recsys_had.metrics import improves, monitored
 
     best, found = None, len(history)
     for entry in history:
-        value = (entry.get("valid") or {}).get(monitor)
-        if value is not None and improves(monitor, value, best):
+        value = monitored(entry["valid"], config.monitor) if entry.get("valid") else None
+        if value is not None and improves(config.monitor, value, best, config.least_gain):
             best, found = value, entry["epoch"]
     return found
 

@@ -27,12 +27,8 @@ FRAPPE = {
 UNUSED_ROWS = 10 * 10
 # A second head's bias: here the logit has one.
 SECOND_BIAS = 1
-# A map of two logits to one: two weights, and biases of both logits beside its own.
-JOINED_LOGITS = 2 + 2
 # A second network, made and not used: 100 to 400, 400, 400 and 1, normalised.
 UNUSED_NETWORK = 101 * 400 + 2 * 401 * 400 + 401 + 2 * 1200
-# Both branches of FiBiNET multiply by one matrix of 10 x 10: here each has its own.
-SHARED_MATRIX = 10 * 10
 # The same of the two further tables, which the gates read.
 UNUSED_CONTEXT_ROWS = 2 * 10
 
@@ -56,12 +52,12 @@ PUBLISHED = [
     ("frappe_cin", 147_984, 0),
     ("frappe_xdeepfm", 429_809, SECOND_BIAS),
     ("frappe_afn", 4_066_711, 0),
-    ("frappe_afn_plus", 4_482_205, JOINED_LOGITS),
+    ("frappe_afn_plus", 4_482_205, 0),
     ("frappe_autoint", 306_051, 0),
     ("frappe_autoint_plus", 622_180, SECOND_BIAS),
     ("frappe_masknet_parallel", 571_691, 0),
     ("frappe_edcn", 86_351, 0),
-    ("frappe_fibinet", 743_480, -SHARED_MATRIX),
+    ("frappe_fibinet", 743_480, 0),
     ("frappe_dnn", 781_892, UNUSED_NETWORK),
     ("frappe_finalmlp", 253_392, UNUSED_ROWS + UNUSED_CONTEXT_ROWS),
     ("frappe_finalnet", 256_791, UNUSED_ROWS),

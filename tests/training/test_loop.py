@@ -1,6 +1,7 @@
 """The training loop: deterministic, resumable, equal to plain torch."""
 
 import logging
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -140,9 +141,12 @@ def test_dense_adam_with_l2_equals_plain_torch(
     steps = list(ours._read("train", seed=5).steps(Position(0, 0)))[:3]
     for step in steps:
         ours.step(step)
+        ours.progress.step += 1
     torch.set_rng_state(random)
-    for step in steps:
+    for number, step in enumerate(steps):
         adam.zero_grad()
+        for group in adam.param_groups:
+            group["eps"] = 1e-8 / math.sqrt(1 - 0.999 ** (number + 1))
         logit = plain(step.batch)
         functional.binary_cross_entropy_with_logits(logit, step.batch.label).backward()
         adam.step()
@@ -285,6 +289,50 @@ def test_a_plateau_lowers_the_rates(
     )
     assert misses > 0
     assert one.optimizers.rate_factor(0) == 0.5**misses
+
+
+@pytest.mark.parametrize(("regime", "least"), [("scale", 1e-11), ("published", 1e-6)])
+def test_a_published_rate_does_not_fall_below_a_millionth(
+    tmp_path: Path, alone: torch.device, make_small_data: MakeData, regime: str, least: float
+) -> None:
+    data = make_small_data(tmp_path / "data", rows=ROWS)
+    one = trainer(data, tmp_path / "work", alone, regime=regime, schedule="plateau", patience=2)
+    one.optimizers.plateau_scale = 1e-9
+    one.optimizers.prepare(0)
+    rates = [group["lr"] for group in one.optimizers.dense.param_groups]
+    assert rates == pytest.approx([least] * len(rates))
+
+
+@pytest.mark.parametrize("regime", ["scale", "published"])
+def test_adam_adds_eps_where_the_regime_says(
+    tmp_path: Path, alone: torch.device, make_small_data: MakeData, regime: str
+) -> None:
+    """Gradients as small as eps tell; by hand, three steps of one weight."""
+    data = make_small_data(tmp_path / "data", rows=ROWS)
+    one = trainer(data, tmp_path / "work", alone, regime=regime)
+    weight = one.optimizers.named["graph.bias"]
+    first = found = weight.item()
+    mean = square = 0.0
+    for step, gradient in enumerate((1e-8, -3e-8, 2e-8)):
+        one.optimizers.prepare(step)
+        for other in one.optimizers.named.values():
+            other.grad = torch.zeros_like(other)
+        weight.grad = torch.full_like(weight, gradient)
+        one.optimizers.apply()
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.999 * square + 0.001 * gradient**2
+        corrected = mean / (1 - 0.9 ** (step + 1))
+        shrink = math.sqrt(1 - 0.999 ** (step + 1))
+        if regime == "published":
+            found -= 0.01 * corrected * shrink / (math.sqrt(square) + 1e-8)
+        else:
+            found -= 0.01 * corrected / (math.sqrt(square) / shrink + 1e-8)
+        assert weight.item() - first == pytest.approx(found - first, rel=1e-4)
+
+
+def test_a_gain_below_a_millionth_does_not_count_in_regime_published() -> None:
+    assert experiment(regime="published").train.least_gain == 1e-6
+    assert experiment(regime="scale").train.least_gain == 0
 
 
 def test_schedules_follow_their_formulas(

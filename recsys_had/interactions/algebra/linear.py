@@ -24,6 +24,7 @@ def lin(
     per: Literal["T", "C"] | None = None,
     bias: bool | float = False,
     std: float | None = None,
+    uniform: bool = False,
 ) -> Expr:
     """A learned linear map; the degree stays.
 
@@ -39,6 +40,8 @@ def lin(
         per: a matrix of its own for each token (over channels) or channel (over tokens).
         bias: whether something is added; a number is what it begins at, 0 otherwise.
         std: standard deviation of the initial weights; Xavier normal, matrix by matrix, if None.
+        uniform: weights and bias begin uniform within ``1 / sqrt(inputs)`` instead, as torch's
+            own layers do.
 
     Raises:
         ValueError: a width below 1, or axes that do not go together.
@@ -56,18 +59,19 @@ def lin(
         if per is not None:
             raise ValueError("lin: a map over both axes is one matrix; per must be left out.")
         width = out or x.num_tokens * x.num_channels
-        mapped = lin(flatten(x), out=width, rank=rank, bias=bias, std=std)
+        mapped = lin(flatten(x), out=width, rank=rank, bias=bias, std=std, uniform=uniform)
         return mapped if out is not None or x.num_tokens == 1 else reshape(mapped, x.num_tokens)
     if on not in ("C", "T") or per not in (None, "C", "T") or per == on:
         raise ValueError(f"lin: a map over {on!r} cannot have one matrix per {per!r}.")
     if rank is not None:
         length = x.num_channels if on == "C" else x.num_tokens
-        narrow = lin(x, on, out=rank, per=per, std=std)
-        return lin(narrow, on, out=out or length, per=per, bias=bias, std=std)
+        narrow = lin(x, on, out=rank, per=per, std=std, uniform=uniform)
+        width = out or length
+        return lin(narrow, on, out=width, per=per, bias=bias, std=std, uniform=uniform)
     width = out or (x.num_channels if on == "C" else x.num_tokens)
     mapped = _over_channels(x, width, per) if on == "C" else _over_tokens(x, width, per)
     assert isinstance(mapped.op, ChannelMap | TokenMap)
-    mapped.op.start(std=std, bias=bias)
+    mapped.op.start(std=std, bias=bias, uniform=uniform)
     return mapped
 
 
@@ -105,7 +109,7 @@ class _LinearMap(Op):
         self.weight = nn.Parameter(torch.empty(*lead, out, num_inputs))
         self.bias: nn.Parameter | None = None
 
-    def start(self, *, std: float | None, bias: bool | float) -> None:
+    def start(self, *, std: float | None, bias: bool | float, uniform: bool) -> None:
         """Draws the weights; adds a bias unless it is False."""
         out, num_inputs = self.weight.shape[-2:]
         std = math.sqrt(2 / (out + num_inputs)) if std is None else std
@@ -113,6 +117,9 @@ class _LinearMap(Op):
         if bias is not False:
             start = 0.0 if bias is True else float(bias)
             self.bias = nn.Parameter(torch.full(self.weight.shape[:-1], start))
+        if uniform:
+            for drawn in self.parameters():
+                nn.init.uniform_(drawn, -(num_inputs**-0.5), num_inputs**-0.5)
 
 
 class ChannelMap(_LinearMap):

@@ -17,6 +17,7 @@ def autoint(
     residual: Literal["mapped", "kept", "none"] = "mapped",
     layer_norm: bool = False,
     scaled: bool = False,
+    dropout: float = 0.0,
 ) -> Expr:
     """Lets every field gather from the fields it attends to; quadratic in the number of fields.
 
@@ -25,7 +26,7 @@ def autoint(
 
     Shape: ``(B, F, D) -> (B, F, attention_dim)``.
     Paper: Song et al. 2019, AutoInt, eq. 5-8 (arXiv:1810.11921).
-    Differs from the paper: nothing by default; the last three options are those of published runs.
+    Differs from the paper: nothing by default; the last four options are those of published runs.
 
     Args:
         num_layers: number of layers.
@@ -35,9 +36,11 @@ def autoint(
             ``kept`` as it is, mapped only where its width is another; or ``none``.
         layer_norm: normalise each field's sum before its relu.
         scaled: divide the products by the root of a head's width.
+        dropout: share of the attention's weights dropped in training.
 
     Raises:
-        ValueError: an option is below 1, the heads do not divide the width, no such residual.
+        ValueError: an option is below 1, the heads do not divide the width, no such residual, or a
+            dropout outside [0, 1).
 
     >>> import torch
     >>> from recsys_had.interactions import build
@@ -49,7 +52,7 @@ def autoint(
         raise ValueError(f"residual must be mapped, kept or none; got '{residual}'.")
     for _ in range(num_layers):
         q, k, v = (lin(x, out=attention_dim) for _ in range(3))
-        gathered = attend(q, k, v, num_heads=num_heads, scaled=scaled)
+        gathered = attend(q, k, v, num_heads=num_heads, scaled=scaled, dropout=dropout)
         if residual != "none":
             fits = residual == "kept" and x.num_channels == attention_dim
             gathered = gathered + (x if fits else lin(x, out=attention_dim))

@@ -15,7 +15,9 @@ def cin(x: Expr, *, hidden_units: tuple[int, ...] = (64, 64), bias: bool = False
     Paper: Lian et al. 2018, xDeepFM, eq. 6 (arXiv:1803.05170), with the identity as
     activation, which its section 4.4 finds best.
     Differs from the paper: every order is kept whole, as its equations have it and its published
-    code does only by option; a bias by option.
+    code does only by option; a bias by option. Weights and bias begin as those of a convolution
+    in torch do, as in the public boards' runs: a bias that is not 0 lets the later orders learn
+    from the first step.
 
     Args:
         hidden_units: number of maps of each order.
@@ -33,6 +35,6 @@ def cin(x: Expr, *, hidden_units: tuple[int, ...] = (64, 64), bias: bool = False
     require_widths(hidden_units)
     maps, pooled = x, []
     for units in hidden_units:
-        maps = lin(outer(maps, x), "T", out=units, bias=bias)
+        maps = lin(outer(maps, x), "T", out=units, bias=bias, uniform=True)
         pooled.append(pool(maps, "C"))
     return flatten(cat(*pooled))

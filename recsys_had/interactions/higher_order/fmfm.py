@@ -10,7 +10,8 @@ from recsys_had.interactions.algebra import Expr, flatten, lin, outer, pairs, po
 def fmfm(x: Expr, *, kind: Literal["matrix", "vector"] = "matrix") -> Expr:
     """Sums the inner products of all pairs of fields, the left one mapped by a matrix of the pair.
 
-    ``y = sum_{i<j} <W_ij e_i, e_j>``; with ``kind: vector`` each ``W_ij`` is diagonal.
+    ``y = sum_{i<j} <W_ij e_i, e_j>``; with ``kind: vector`` each ``W_ij`` is diagonal, and all
+    of them together begin as one Xavier matrix of pairs and width, as in the public boards' runs.
 
     Shape: ``(B, F, D) -> (B, 1)``.
     Paper: Sun et al. 2021, FM^2: Field-matrixed Factorization Machines (arXiv:2102.12994), with
@@ -30,7 +31,9 @@ def fmfm(x: Expr, *, kind: Literal["matrix", "vector"] = "matrix") -> Expr:
     """
     require_pairs(x)
     if kind == "vector":
-        return lin(flatten(outer(x, x, "upper")), out=1)
+        products = outer(x, x, "upper")
+        std = (2 / (products.num_tokens + products.num_channels)) ** 0.5
+        return lin(flatten(products), out=1, std=std)
     if kind == "matrix":
         left, right = pairs(x)
         return pool(flatten(lin(left, per="T") * right), "C")

@@ -8,8 +8,7 @@ from recsys_had.interactions.algebra import Expr, lin, outer, pool
 def fwfm(x: Expr) -> Expr:
     """Sums the inner products of all pairs of fields, each times a learned weight of the pair.
 
-    ``y = sum_{i<j} r_ij <e_i, e_j>``. The pairs' vectors are never made. The weights begin at a
-    deviation of ``1 / sqrt(3 P)``, P pairs, that of a torch linear layer.
+    ``y = sum_{i<j} r_ij <e_i, e_j>``. The pairs' vectors are never made.
 
     Shape: ``(B, F, D) -> (B, 1)``.
     Paper: Pan et al. 2018, Field-weighted Factorization Machines (arXiv:1806.03514).
@@ -24,5 +23,4 @@ def fwfm(x: Expr) -> Expr:
     torch.Size([2, 1])
     """
     require_pairs(x)
-    products = pool(outer(x, x, "upper"), "C")
-    return lin(products, "T", out=1, std=(3 * products.num_tokens) ** -0.5)
+    return lin(pool(outer(x, x, "upper"), "C"), "T", out=1)

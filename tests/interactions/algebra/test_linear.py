@@ -3,13 +3,14 @@
 import math
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor
 
 from recsys_had.interactions.algebra import Flops, Interaction, lin, source
+from recsys_had.interactions.algebra.linear import ChannelMap, TokenMap
 from recsys_had.interactions.algebra.program import definition
 
 Rows = list[list[list[float]]]
@@ -235,3 +236,16 @@ def test_a_width_below_one_is_refused(on: Any, option: str, width: int) -> None:
 def test_axes_that_do_not_go_together_are_refused(on: Any, per: Any, line: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
         lin(source(3, 4), on, per=per)
+
+
+@pytest.mark.parametrize("on", ["C", "T"])
+def test_uniform_weights_and_bias_fill_the_range_of_a_torch_layer(on: Literal["C", "T"]) -> None:
+    torch.manual_seed(3)
+    mapped = lin(source(25, 25), on, out=2000, bias=True, uniform=True)
+    assert isinstance(mapped.op, ChannelMap | TokenMap)
+    assert mapped.op.bias is not None
+    for drawn in (mapped.op.weight, mapped.op.bias):
+        # 1 / sqrt(25) either way; a uniform number's deviation is its range's over sqrt(12).
+        assert 0.19 < drawn.max() <= 0.2
+        assert -0.2 <= drawn.min() < -0.19
+        assert drawn.std().item() == pytest.approx(0.4 / math.sqrt(12), rel=0.1)

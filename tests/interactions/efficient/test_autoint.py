@@ -192,12 +192,34 @@ def test_autoint_follows_the_order_of_the_fields(
         ({"num_layers": 0}, "num_layers must be at least 1; got 0."),
         ({"attention_dim": 0}, "attention_dim must be at least 1; got 0."),
         ({"num_heads": 3}, "num_heads must divide 32 and 32; got 3."),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1; got 1.0."),
         ({"residual": "sum"}, "residual must be mapped, kept or none; got 'sum'."),
     ],
 )
 def test_autoint_refuses_what_it_cannot_build(options: dict[str, Any], line: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape('autoint: ' + line)}$"):
         build("autoint", num_fields=3, embedding_dim=4, **options)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_autoint_drops_attention_in_training_alone(
+    draw: Callable[..., Tensor], randomise: Randomise, seed: int
+) -> None:
+    """With one field all of it is attended to: kept and doubled, or dropped, head by head."""
+    options = {"num_layers": 1, "num_heads": 2, "attention_dim": 4, "residual": "none"}
+    sizes = {"num_fields": 1, "embedding_dim": 4}
+    plain = randomise(build("autoint", **sizes, **options), seed)
+    layer = randomise(build("autoint", **sizes, **options, dropout=0.5), seed)
+    x_BFD = draw(512, 1, 4, seed=seed)
+    kept = plain(x_BFD).view(512, 2, 2)
+    assert torch.equal(layer.eval()(x_BFD).view(512, 2, 2), kept)
+    torch.manual_seed(seed)
+    out = layer.train()(x_BFD).view(512, 2, 2)
+    counted = kept.amax(dim=2) > 0
+    dropped = (out == 0).all(dim=2)
+    torch.testing.assert_close(out, torch.where(dropped.unsqueeze(2), 0.0, 2 * kept))
+    share = dropped[counted].double().mean().item()
+    assert share == pytest.approx(0.5, abs=5 * math.sqrt(0.25 / int(counted.sum())))
 
 
 def test_autoint_counts_its_operations_and_parameters(

@@ -146,13 +146,13 @@ def test_feature_selection_whose_last_map_is_zero_gives_its_input(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_gates_of_a_new_feature_selection_are_near_one(
+def test_gates_of_a_new_feature_selection_are_near_one_where_embeddings_are_small(
     draw: Callable[..., Tensor], seed: int
 ) -> None:
     torch.manual_seed(seed)
     layer = build("feature_selection", num_fields=6, embedding_dim=8).double()
     x_BFD, context = draw(50, 6, 8, seed=seed), draw(50, 6, 8, seed=100 + seed)
-    gates = layer(x_BFD, context) / x_BFD
+    gates = layer(x_BFD, 0.01 * context) / x_BFD
     torch.testing.assert_close(gates, torch.ones_like(gates), rtol=0, atol=0.1)
 
 
