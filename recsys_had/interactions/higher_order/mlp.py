@@ -26,7 +26,9 @@ def mlp(
         hidden_units: width of each layer.
         activation: of every layer.
         dropout: share of units dropped in training.
-        batch_norm: normalise over the batch of all ranks.
+        batch_norm: normalise over the batch of all ranks. The maps then have no bias: a mean that
+            is taken away takes it too, and its gradient would be rounding, of which Adam makes
+            full steps.
 
     Raises:
         ValueError: no layer, a width below 1, a dropout outside [0, 1), no such activation.
@@ -40,7 +42,7 @@ def mlp(
     require_widths(hidden_units)
     hidden = flatten(x)
     for units in hidden_units:
-        hidden = lin(hidden, out=units, bias=True)
+        hidden = lin(hidden, out=units, bias=not batch_norm)
         hidden = norm(hidden, "batch") if batch_norm else hidden
         hidden = drop(act(hidden, activation), dropout)
     return hidden

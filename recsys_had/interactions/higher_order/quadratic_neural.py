@@ -41,7 +41,7 @@ def quadratic_neural(
         num_layers: number of layers.
         num_row: R, maps of each layer.
         num_heads: H, parts a field's channels are cut into; it must divide the width.
-        batch_norm: normalise each map over the batch of all ranks.
+        batch_norm: normalise each map over the batch of all ranks; it then has no bias.
         dropout: share of the activated maps, and of each layer's output, dropped in training.
 
     Raises:
@@ -60,7 +60,7 @@ def quadratic_neural(
     row = flatten(x)
     for _ in range(num_layers):
         by_head = flatten(cat(*chunk(reshape(row, x.num_tokens), num_heads)))
-        maps = lin(row, out=num_row * row.num_channels, bias=True)
+        maps = lin(row, out=num_row * row.num_channels, bias=not batch_norm)
         maps = act(norm(maps, "batch") if batch_norm else maps, "relu")
         factor = pool(reshape(drop(maps, dropout), num_row), "T")
         row = drop(by_head * factor + row, dropout)

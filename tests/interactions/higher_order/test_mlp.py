@@ -32,7 +32,9 @@ def plain_mlp(
     act = ACTIVATIONS[activation]
     for number in range(len(HIDDEN_UNITS)):
         weight = layer.get_parameter(f"ops.lin_{number}.weight").tolist()
-        bias = layer.get_parameter(f"ops.lin_{number}.bias").tolist()
+        bias = [0.0] * len(weight)
+        if not batch_norm:
+            bias = layer.get_parameter(f"ops.lin_{number}.bias").tolist()
         rows = [
             [
                 sum(w * number for w, number in zip(line, row, strict=True)) + b
@@ -177,21 +179,22 @@ def test_mlp_refuses_what_it_cannot_build(options: dict[str, Any], line: str) ->
         build("mlp", num_fields=3, embedding_dim=4, **options)
 
 
-@pytest.mark.parametrize(("batch_norm", "beside", "norms"), [(False, 1, 0), (True, 3, 2)])
+@pytest.mark.parametrize(("batch_norm", "beside", "numbers"), [(False, 1, 1), (True, 3, 2)])
 def test_mlp_counts_its_operations_and_parameters(
     count_matmul_flops: Callable[[nn.Module, int, int], int],
     count_parameters: Callable[[nn.Module], int],
     batch_norm: bool,
     beside: int,
-    norms: int,
+    numbers: int,
 ) -> None:
     layer = build(
         "mlp", num_fields=5, embedding_dim=8, hidden_units=(30, 20), batch_norm=batch_norm
     )
     # A product of n numbers is n products and n - 1 sums; the bias is the last: 2 a weight. A
-    # unit's activation is 1 more; its norm, folded for serving, 2 more.
+    # unit's activation is 1 more; its norm, folded for serving, 2 more. A unit has a bias, or the
+    # scale and shift of its norm.
     weights = 40 * 30 + 30 * 20
     assert layer.flops.matmul == count_matmul_flops(layer, 5, 8) == 2 * weights
     assert layer.flops.other == beside * (30 + 20)
     assert layer.flops_per_row == 2 * weights + beside * (30 + 20)
-    assert count_parameters(layer) == weights + (1 + norms) * (30 + 20)
+    assert count_parameters(layer) == weights + numbers * (30 + 20)

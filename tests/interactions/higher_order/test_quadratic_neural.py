@@ -19,7 +19,8 @@ Rows = list[list[float]]
 
 def mapped(rows: Rows, layer: Interaction, number: int) -> Rows:
     weight = layer.get_parameter(f"ops.lin_{number}.weight").tolist()
-    bias = layer.get_parameter(f"ops.lin_{number}.bias").tolist()
+    learned = dict(layer.named_parameters()).get(f"ops.lin_{number}.bias")
+    bias = [0.0] * len(weight) if learned is None else learned.tolist()
     return [
         [
             sum(w * value for w, value in zip(line, row, strict=True)) + start
@@ -237,12 +238,13 @@ def test_quadratic_neural_refuses_what_it_cannot_build(options: dict[str, Any], 
         build("quadratic_neural", num_fields=3, embedding_dim=4, **options)
 
 
-@pytest.mark.parametrize(("batch_norm", "norms"), [(False, 0), (True, 2)])
+@pytest.mark.parametrize(("batch_norm", "norms", "numbers"), [(False, 0, 1), (True, 2, 2)])
 def test_quadratic_neural_counts_its_operations_and_parameters(
     count_matmul_flops: Callable[[nn.Module, int, int], int],
     count_parameters: Callable[[nn.Module], int],
     batch_norm: bool,
     norms: int,
+    numbers: int,
 ) -> None:
     layer = build(
         "quadratic_neural",
@@ -254,10 +256,10 @@ def test_quadratic_neural_counts_its_operations_and_parameters(
         batch_norm=batch_norm,
     )
     # Each of 2 layers maps 40 numbers to 3 times 40: a relu (and 2 of a norm) each, 2 sums of 40
-    # rows, a product and a sum of 40 with the row.
+    # rows, a product and a sum of 40 with the row. A unit has a bias, or scale and shift of a norm.
     weights = 40 * 3 * 40
     beside = (1 + norms) * 3 * 40 + 2 * 40 + 2 * 40
     assert layer.flops.matmul == count_matmul_flops(layer, 5, 8) == 2 * 2 * weights
     assert layer.flops.other == 2 * beside
     assert layer.flops_per_row == 2 * (2 * weights + beside)
-    assert count_parameters(layer) == 2 * (weights + (1 + norms) * 3 * 40)
+    assert count_parameters(layer) == 2 * (weights + numbers * 3 * 40)
