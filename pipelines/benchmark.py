@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from recsys_had.comparison import Measured
 
 # Raised when a regime comes to train otherwise under the same settings.
-_TRAINING = {"scale": 1, "published": 2}
+_TRAINING = {"published": 2}
 # Of the trials; no seed anyone is likely to compare by.
 _TUNING_SEED = 20_077
 
@@ -85,10 +85,14 @@ def benchmark(
         for name in names:
             best, tried[name] = bench.best_trial(name, tune, overrides)
             chosen[name] = (*overrides, *best)
-    found = [bench.measure(name, seed, chosen[name]) for seed in seeds for name in names]
+    found = [bench.attempt(name, seed, chosen[name]) for seed in seeds for name in names]
     results = [one for one in found if one is not None]
     if not results:
-        raise DataError(f"{out}: holds no finished result of these. Run it without --finished.")
+        raise DataError(
+            f"{out}: holds no finished result of these. Run it without --finished."
+            if finished
+            else f"{out}: has no result to report: every training diverged."
+        )
     rows = summarise(results)
     text = f"# {suite}\n\n{markdown_table(rows)}\n"
     if tune is not None:
@@ -178,17 +182,23 @@ class _Bench:
         from recsys_had.tuning import trials
 
         given = trials(load_experiment(name, overrides), count)
-        finished = []
-        for number, trial in enumerate(given):
-            try:
-                one = self.measure(name, _TUNING_SEED, (*overrides, *trial), tag=f"trial{number}")
-            except DivergenceError as cause:
-                click.echo(f"{name}, trial{number}: {cause}", err=True)
-                continue
-            if one is not None:
-                finished.append((one.auc, trial))
+        found = [
+            (self.attempt(name, _TUNING_SEED, (*overrides, *trial), tag=f"trial{number}"), trial)
+            for number, trial in enumerate(given)
+        ]
+        finished = [(one.auc, trial) for one, trial in found if one is not None]
         best = max(finished, key=lambda pair: pair[0])[1] if finished else ()
         return best, len(finished)
+
+    def attempt(
+        self, name: str, seed: int, overrides: tuple[str, ...], *, tag: str | None = None
+    ) -> "Measured | None":
+        """As :meth:`measure`, and None where the training diverges, which is told."""
+        try:
+            return self.measure(name, seed, overrides, tag=tag)
+        except DivergenceError as cause:
+            click.echo(f"{name}, {tag or f'seed {seed}'}: {cause}", err=True)
+            return None
 
     def measure(
         self, name: str, seed: int, overrides: tuple[str, ...], *, tag: str | None = None
@@ -205,11 +215,12 @@ class _Bench:
         folder = DataFolder.open(self.data)
         same = {key: folder.manifest[key] for key in ("card_digest", "vocabulary_digest", "rows")}
         # Keys a later version adds leave the digest as it was.
-        settings = load_experiment(name, overrides).model_dump(mode="json", exclude_defaults=True)
+        experiment = load_experiment(name, overrides)
+        settings = experiment.model_dump(mode="json", exclude_defaults=True)
         settings["model"].pop("definition", None)
-        train = load_experiment(name, overrides).train
-        same["training"] = _TRAINING[train.regime]
-        loss = train.loss
+        loss, regime = experiment.train.loss, experiment.train.regime
+        if regime in _TRAINING:
+            same["training"] = _TRAINING[regime]
         if loss.kind != "bce":
             # Each kind's name is a default of its own.
             settings["train"]["loss"]["kind"] = loss.kind

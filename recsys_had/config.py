@@ -42,7 +42,8 @@ class TableSet(_Model):
 
     Args:
         dim: width; the model's ``embedding_dim`` if None.
-        fields: the fields that have a table in it; all if None.
+        fields: the fields that have a table in it, categorical ones first whatever the order; all
+            if None.
     """
 
     dim: Count | None = None
@@ -52,7 +53,7 @@ class TableSet(_Model):
 def _table_set_form(given: Any) -> str:
     if given is None:
         return "none"
-    return "set" if isinstance(given, (dict, TableSet)) else "width"
+    return "width" if isinstance(given, str | int | float) else "set"
 
 
 # Written as a width, as nothing or as a set: what is wrong is told of the form that was meant.
@@ -148,8 +149,8 @@ class TrainConfig(_Model):
     Args:
         regime: ``scale`` (fused sparse optimizer on the tables) or ``published`` (as the public
             boards train: dense Adam on whole tables with an L2 penalty, its eps as told in
-            :mod:`recsys_had.training.optimizers`, a rate of 1e-6 at least, and gains of less than
-            1e-6 that do not count).
+            :mod:`recsys_had.training.optimizers`, a plateau that lowers no rate below 1e-6, and
+            gains of less than 1e-6 that do not count).
         epochs: passes over the training rows at most.
         batch_size: rows per rank and step.
         loss: what is minimised: bce, focal, tri_bce or self_distillation, or a mapping of such a
@@ -350,10 +351,10 @@ def _load(
         definition = None
         if isinstance(model.get("definition"), str):
             definition = _read_definition(model["definition"], document)
-        _refuse_lists(document, model, "model.")
+        _require_mappings(document, model, ("model",))
         own_sources = [(key, name) for key in ("tables", "groups") for name in _names(model, key)]
         if definition is not None:
-            _refuse_lists(definition, definition.content)
+            _require_mappings(definition, definition.content)
             _take_over(model, definition.content)
         sources = [*_names(model, "tables"), *_names(model, "groups")]
         if vectors is None:
@@ -438,18 +439,19 @@ def _read_definition(name: str, document: YamlDocument) -> YamlDocument:
     return definition
 
 
-def _refuse_lists(document: YamlDocument, section: dict[str, Any], prefix: str = "") -> None:
-    """What names sources must be read before the nodes that read them are.
+def _require_mappings(document: YamlDocument, section: dict[str, Any], keys: KeyPath = ()) -> None:
+    """Refuses ``tables`` and ``groups`` that are no mappings, before nodes read them by name.
 
     Raises:
-        ConfigError: it is no mapping.
+        ConfigError: one of them is something else.
     """
     for key in ("tables", "groups"):
         value = section.get(key)
         if value is not None and not isinstance(value, dict):
-            place = document.place((*prefix.split(".")[:-1], key))
+            name = ".".join(map(str, (*keys, key)))
             raise ConfigError(
-                f"{place}: {prefix}{key}: must be a mapping of keys to values; got {value!r}."
+                f"{document.place((*keys, key))}: {name}: must be a mapping of keys to values; "
+                f"got {value!r}."
             )
 
 

@@ -41,6 +41,9 @@ def _drawn(experiment: Experiment, luck: random.Random) -> Iterator[str]:
     if train.embedding_l2:
         yield f"train.embedding_l2={train.embedding_l2 * 10 ** luck.uniform(-1, 1):.3g}"
     dropout = luck.choice(DROPOUTS)
+    if getattr(train.loss, "passes", 1) > 1:
+        # Without dropout the passes such a loss compares would be all alike.
+        dropout = max(dropout, min(filter(None, DROPOUTS)))
     for name, node in experiment.model.nodes.items():
         known = {} if node.layer == FORMULA else interactions.options(node.layer)
         if "dropout" in known:

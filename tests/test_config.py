@@ -57,6 +57,20 @@ def test_fibinet_reads_the_raw_and_the_gated_pairs() -> None:
     assert heads(nodes) == ("linear", "deep")
 
 
+def test_fibinets_gates_have_a_hidden_layer_whatever_the_ratio() -> None:
+    from recsys_had.model.graph import InteractionGraph
+
+    nodes = dict(
+        load_experiment(
+            "frappe_fibinet", ["model.nodes.gated_pairs.reduction_ratio=30"]
+        ).model.nodes
+    )
+    nodes.pop("linear")
+    graph = InteractionGraph(nodes=nodes, sources={"fields": (10, 4)})
+    # Ten means to one number, and that to ten gates.
+    assert {node.name: node.parameters for node in graph.summaries()}["gated_pairs"] == 20
+
+
 def test_an_experiment_overrides_its_definition_option_by_option() -> None:
     deep = load_experiment("frappe_dcn_v2").model.nodes["deep"]
     assert deep.options == {"hidden_units": (400, 400, 400), "dropout": 0.4, "batch_norm": True}

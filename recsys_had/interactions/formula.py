@@ -8,7 +8,7 @@ not told of here is refused with its line.
 options under theirs. Expressions are made with the algebra's functions, with ``+ - *`` and
 ``x[first:last]`` on tokens; ``relu(x)`` is short for ``act(x, "relu")``; every interaction can be
 called by its name, ``bilinear(x, kind="field_all")``; ``num_tokens(x)`` and ``num_channels(x)``
-are sizes; ``for _ in range(n):`` repeats lines.
+are sizes; ``max`` and ``min`` choose among whole numbers; ``for _ in range(n):`` repeats lines.
 """
 
 import ast
@@ -44,6 +44,7 @@ PRIMITIVES = (
 )
 ACTIVATIONS = ("relu", "relu6", "sigmoid", "tanh", "gelu", "silu", "exp")
 SIZES = ("num_tokens", "num_channels")
+NUMBERS: dict[str, Callable[..., Any]] = {"max": max, "min": min}
 _MOST_REPEATS = 100
 _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -177,7 +178,7 @@ class _Checker:
                     if part is not None:
                         self._value(part)
             case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
-                known = [*PRIMITIVES, *ACTIVATIONS, *SIZES, *names()]
+                known = [*PRIMITIVES, *ACTIVATIONS, *SIZES, *NUMBERS, *names()]
                 if name not in known:
                     hint = nearest(name, known)
                     raise FormulaError(node.lineno, f"no function '{name}'.{hint}")
@@ -268,6 +269,10 @@ def _call(name: str, given: list[Any], named: dict[str, Any]) -> Any:
         if named or len(given) != 1 or not isinstance(given[0], algebra.Expr):
             raise ValueError(f"{name} takes one expression")
         return getattr(given[0], name)
+    if name in NUMBERS:
+        if named or len(given) < 2 or not all(isinstance(number, int) for number in given):
+            raise ValueError(f"{name} takes two whole numbers or more")
+        return NUMBERS[name](given)
     if name in ACTIVATIONS:
         return algebra.act(*given, name, **named)  # type: ignore[call-arg]
     if name in PRIMITIVES:

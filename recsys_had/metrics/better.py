@@ -19,8 +19,8 @@ def monitored(metrics: Mapping[str, float | None], metric: str) -> float | None:
         metrics: the block of :func:`recsys_had.metrics.evaluate_scores`.
         metric: a name in ``HIGHER_IS_BETTER``.
 
-    >>> monitored({"auc": 0.8, "logloss": 0.45}, "auc_minus_logloss")
-    0.35
+    >>> monitored({"auc": 0.75, "logloss": 0.5}, "auc_minus_logloss")
+    0.25
     """
     if metric != "auc_minus_logloss":
         return metrics[metric]

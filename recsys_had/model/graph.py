@@ -124,9 +124,12 @@ class InteractionGraph(nn.Module):
         self._read: dict[str, Shape] = {}
         for name, node in nodes.items():
             read = [_known(known, source, name) for source in _reads(name, node, sources)]
+            # A node's own tables stand among the sources under its name; what it gives does not.
             are_fields = [
-                expr.num_tokens > 1 or source in chosen or len(sources.get(source, ())) == 2
-                for source, expr in zip(node.inputs, read, strict=True)
+                expr.num_tokens > 1
+                or given in chosen
+                or (given not in nodes and len(sources.get(given, ())) == 2)
+                for given, expr in zip(node.inputs, read, strict=True)
             ]
             joined = _joined(read, are_fields=all(are_fields))
             found = express_node(node, *read, name=name, joined=joined)

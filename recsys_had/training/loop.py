@@ -240,7 +240,7 @@ class Trainer:
             for column in range(3)
         )
         scored = Scored(label, score, weight if self._data.layout.has_weight else None)
-        metrics: Metrics = from_rank_zero(lambda: evaluate_rows(*scored))
+        metrics: Metrics = from_rank_zero(lambda: _evaluated(split, scored))
         return metrics, scored
 
     def _read(self, split: str, *, seed: int | None) -> SplitReader:
@@ -394,6 +394,21 @@ def _warn_of_warmup(config: TrainConfig, total_steps: int) -> None:
             total_steps,
             config.warmup_steps,
         )
+
+
+def _evaluated(split: str, scored: Scored) -> Metrics:
+    """Metrics of scores that are numbers.
+
+    Raises:
+        DivergenceError: some are not.
+    """
+    wrong = int((~np.isfinite(scored.score)).sum())
+    if wrong:
+        raise DivergenceError(
+            f"{split}: {wrong} of {len(scored.score)} scores are not finite numbers. "
+            "Lower train.learning_rate or set train.gradient_clip_norm."
+        )
+    return evaluate_rows(*scored)
 
 
 def _require_both_classes(data: DataFolder) -> None:

@@ -4,7 +4,7 @@ Adam divides by ``sqrt(v / (1 - beta2^t)) + eps``. In regime ``published`` it di
 ``(sqrt(v) + eps) / sqrt(1 - beta2^t)``, the form at the end of section 2 of Kingma and Ba 2015
 (arXiv:1412.6980), which is TensorFlow's and was torch's before 1.3: the public boards ran on that.
 Its eps weighs 32 times as much at the first step, 4.5 times at the 50th and 1.3 times at the
-1000th, so rows that few ids read, whose gradients are as small as eps, begin more slowly.
+1000th, so vectors of rare ids, whose gradients are as small as eps, begin more slowly.
 """
 
 import math

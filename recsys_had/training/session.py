@@ -187,7 +187,7 @@ class TrainingSession:
             "rows_per_s": rows_per_s,
             "steps": progress.step,
             "epochs": progress.epoch,
-            "best_epoch": _best_epoch(progress.history, self._experiment.train),
+            "best_epoch": best_epoch(progress.history, self._experiment.train),
             "world_size": dist.get_world_size(),
             "weights_digest": manifest["weights_digest"],
             "mlflow_run_id": tracker.run_id,
@@ -196,7 +196,13 @@ class TrainingSession:
         }
 
 
-def _best_epoch(history: list[dict[str, Any]], config: TrainConfig) -> int:
+def best_epoch(history: list[dict[str, Any]], config: TrainConfig) -> int:
+    """The 1-based epoch whose weights were kept.
+
+    Args:
+        history: of every epoch, its metrics.
+        config: how it was trained.
+    """
     from recsys_had.metrics import improves, monitored
 
     best, found = None, len(history)

@@ -16,9 +16,9 @@ import time
 
 import torch
 
+from recsys_had.config import load_experiment
 from recsys_had.interactions.algebra import streaming
 from recsys_had.model.graph import InteractionGraph
-from recsys_had.nodes import NodeConfig
 
 NUM_FIELDS, WIDTH, BATCH_SIZE = 39, 16, 8192
 STEPS = 4
@@ -28,14 +28,10 @@ def measure(kind: str, way: str) -> dict[str, float]:
     """Peak memory above the start and median seconds of a step, in this process."""
     if way == "held":
         streaming._PART_BYTES = {"cpu": 1 << 60}
-    nodes = {
-        "pairs": {"layer": "bilinear", "kind": kind},
-        "gate": {"layer": "senet"},
-        "gated": {"layer": "bilinear", "inputs": ["gate"], "kind": kind},
-        "deep": {"layer": "mlp", "inputs": ["pairs", "gated"]},
-    }
-    config = {name: NodeConfig.model_validate(node) for name, node in nodes.items()}
-    graph = InteractionGraph(nodes=config, sources={"fields": (NUM_FIELDS, WIDTH)})
+    settings = [f"model.nodes.pairs.kind={kind}", "model.nodes.deep.hidden_units=[400, 400, 400]"]
+    nodes = dict(load_experiment("criteo_x4_fibinet", settings).model.nodes)
+    nodes.pop("linear")
+    graph = InteractionGraph(nodes=nodes, sources={"fields": (NUM_FIELDS, WIDTH)})
     x = torch.randn(BATCH_SIZE, NUM_FIELDS, WIDTH, requires_grad=True)
     wall, cpu = [], []
     for _ in range(STEPS):

@@ -132,6 +132,7 @@ def test_what_is_no_formula_is_refused_with_its_line(text: str, line: int, messa
         ("for _ in range(0):\n    y = x\ny", 3, "'y' has no value yet."),
         ("x[3:1]", 1, "tokens slice(3, 1, None) of 5: must be one run of tokens."),
         ("num_tokens(3)", 1, "num_tokens takes one expression."),
+        ("lin(x, out=max(2))", 1, "max takes two whole numbers or more."),
         ("x + 1", 1, "unsupported operand type(s) for +: 'Expr' and 'int'."),
         (
             "bilinear(x, kind='all')",

@@ -97,6 +97,15 @@ def test_a_set_of_tables_for_some_fields_holds_their_rows_alone_in_the_order_it_
     torch.testing.assert_close(found[:, 2], price * state["embeddings.numeric.context"])
 
 
+def test_logits_of_nodes_with_tables_of_their_own_are_no_fields() -> None:
+    nodes = {
+        "linear": {"layer": "linear"},
+        "ffm": {"layer": "ffm"},
+        "joined": {"layer": "mlp", "inputs": ["linear", "ffm"], "hidden_units": [3]},
+    }
+    assert model_of(nodes).node_summaries()[2].input_shapes == ((1, 2),)
+
+
 def test_a_set_of_one_field_is_a_field() -> None:
     model = model_of(
         {"pairs": {"layer": "fm", "inputs": ["fields", "own"]}},
@@ -201,6 +210,10 @@ HEAD = "dataset: frappe\nmodel:\n"
         (
             "  tables: {more: {field: [user]}}\n  nodes: {fm: {inputs: more}}\n",
             "e.yaml:3: model.tables.more.field: unknown key. Did you mean 'fields'?",
+        ),
+        (
+            "  tables: {more: [user]}\n  nodes: {fm: {inputs: more}}\n",
+            "e.yaml:3: model.tables.more: must be a mapping of keys to values; got ['user'].",
         ),
         (
             "  groups: {contexts: [user]}\n  tables: {more: 4}\n  nodes: {fm: {inputs: more}}\n",

@@ -121,6 +121,17 @@ def test_a_trial_that_diverges_has_lost_and_the_others_go_on(
     assert "- synthetic_fm (1 came to an end): train.epochs=1\n" in told
 
 
+def test_a_seed_that_diverges_is_told_and_the_others_are_reported(
+    cli, data: Path, tmp_path: Path
+) -> None:
+    words = ("benchmark", "synthetic", "--data", data, "--out", tmp_path / "report", "--seeds", 1)
+    words = (*words, "--experiments", "synthetic_fm", "--override", "train.epochs=1")
+    done = cli(*words, "train.learning_rate=1e30", "train.regime=published")
+    assert done.code == 2
+    assert "synthetic_fm, seed 1: " in done.err
+    assert done.err.endswith("report: has no result to report: every training diverged.\n")
+
+
 def test_what_is_finished_can_be_reported_without_training_the_rest(
     cli, data: Path, tmp_path: Path
 ) -> None:
@@ -178,11 +189,11 @@ def test_losses_that_differ_by_their_kind_alone_are_other_results(
     cli, data: Path, tmp_path: Path
 ) -> None:
     words = ("benchmark", "synthetic", "--data", data, "--out", tmp_path / "report")
-    words = (*words, "--experiments", "synthetic_dcn_v2", "--seeds", 1, "--override")
+    words = (*words, "--experiments", "synthetic_fm", "--seeds", 1, "--override")
     aucs = []
     for kind in ("bce", "focal", "self_distillation"):
         done = cli(*words, "train.epochs=1", f"train.loss={kind}", "--json")
         assert done.code == 0, done.err
-        assert "synthetic_dcn_v2, seed 1 ..." in done.err
+        assert "synthetic_fm, seed 1 ..." in done.err
         aucs.append(json.loads(done.out)["models"][0]["auc_mean"])
     assert len(set(aucs)) == 3

@@ -90,7 +90,7 @@ def test_tables_groups_heads_and_losses_are_read_as_written(cli, tmp_path: Path)
     assert done.code == 0, done.err
     sources = {source["name"]: source["shape"] for source in done.json["sources"]}
     # user, url, tags, three parts of the time and the price, which is numeric.
-    assert sources == {"second": [7, 8], "fields": [7, 16], "context": [2, 16]}
+    assert sources == {"second": [7, 8], "fields": [7, 16], "context": [2, 16], "taste": [8]}
     assert load_experiment(path).train.loss.kind == "tri_bce"
 
 

@@ -15,11 +15,12 @@ from torch.nn import functional
 from recsys_had.config import Experiment
 from recsys_had.data.folder import DataFolder
 from recsys_had.data.parquet import Position
-from recsys_had.errors import CheckpointError, DataError
+from recsys_had.errors import CheckpointError, DataError, DivergenceError
 from recsys_had.model.ctr import CTRModel, weights_digest
 from recsys_had.model.embeddings import field_specs
 from recsys_had.training.checkpoint import load_checkpoint
 from recsys_had.training.loop import Trainer
+from recsys_had.training.session import best_epoch
 
 MakeData = Callable[..., DataFolder]
 NODES: dict[str, dict[str, Any]] = {
@@ -330,9 +331,45 @@ def test_adam_adds_eps_where_the_regime_says(
         assert weight.item() - first == pytest.approx(found - first, rel=1e-4)
 
 
-def test_a_gain_below_a_millionth_does_not_count_in_regime_published() -> None:
-    assert experiment(regime="published").train.least_gain == 1e-6
-    assert experiment(regime="scale").train.least_gain == 0
+@pytest.mark.parametrize(("regime", "best"), [("scale", 2), ("published", 3)])
+def test_a_published_gain_below_a_millionth_does_not_count(
+    tmp_path: Path,
+    alone: torch.device,
+    make_small_data: MakeData,
+    monkeypatch: pytest.MonkeyPatch,
+    regime: str,
+    best: int,
+) -> None:
+    data = make_small_data(tmp_path / "data", rows=ROWS)
+    one = trainer(data, tmp_path / "work", alone, regime=regime, monitor="auc_minus_logloss")
+    # From the first epoch on: half a millionth more, then two millionths.
+    found = iter([(0.75, 0.5), (0.75 + 5e-7, 0.5), (0.75, 0.5 - 2e-6)])
+    monkeypatch.setattr(one, "evaluate", lambda split: (block(*next(found)), None))
+    gained = []
+    for _ in range(3):
+        one._end_epoch()
+        gained.append(one.progress.epochs_without_gain == 0)
+    assert gained == [True, best == 2, True]
+    assert one.progress.best == pytest.approx(0.25 + 2e-6, abs=1e-12)
+    history = one.progress.history[:2]
+    assert best_epoch(history, one._config) == (2 if best == 2 else 1)
+    assert best_epoch(one.progress.history, one._config) == 3
+
+
+def block(auc: float, logloss: float) -> dict[str, float]:
+    return {"auc": auc, "logloss": logloss, "rows": 10}
+
+
+def test_scores_that_are_no_numbers_are_a_divergence(
+    tmp_path: Path, alone: torch.device, make_small_data: MakeData
+) -> None:
+    """The last step of an epoch may spoil the weights after its loss was looked at."""
+    data = make_small_data(tmp_path / "data", rows={"train": 60, "valid": 20})
+    one = trainer(data, tmp_path / "work", alone, regime="published", learning_rate=1e30)
+    with pytest.raises(
+        DivergenceError, match=r"^valid: \d+ of 20 scores are not finite numbers\. "
+    ):
+        one.run()
 
 
 def test_schedules_follow_their_formulas(

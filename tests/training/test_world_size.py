@@ -147,14 +147,16 @@ def test_two_processes_weigh_rows_as_one_does(
 def test_batch_norm_over_two_processes_is_that_of_one(
     tmp_path: Path, make_small_data: Callable[..., DataFolder]
 ) -> None:
-    """Losses alone: the bias before a batch norm has a gradient of pure rounding, which Adam
-    turns into steps; training does not feel that bias, the running moments lag behind it."""
     data = make_small_data(tmp_path / "data", rows={"train": 451, "valid": 64})
     (data.path / "manifest.json").write_text(json.dumps(data.manifest))
     (data.path / "card.json").write_text(data.card.model_dump_json())
     one = train(tmp_path / "one", data.path, 1, batch_norm=True)
     two = train(tmp_path / "two", data.path, 2, batch_norm=True)
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=1e-4)
+    assert two["valid"]["logloss"] == pytest.approx(one["valid"]["logloss"], abs=1e-4)
+    for name, weights in one["weights"].items():
+        difference = np.abs(np.subtract(two["weights"][name], weights))
+        assert np.quantile(difference, 0.9) < 2e-3, name
     without = train(tmp_path / "without", data.path, 1)
     assert np.abs(np.subtract(without["losses"], one["losses"])).max() > 1e-2
 

@@ -44,13 +44,15 @@ def lin(
             own layers do.
 
     Raises:
-        ValueError: a width below 1, or axes that do not go together.
+        ValueError: a width below 1, or axes or initial values that do not go together.
 
     >>> from recsys_had.interactions.algebra import source
     >>> x = source(3, 4)
     >>> lin(x).shape, lin(x, "T", out=2).shape, lin(x, "TC", out=5).shape
     ((3, 4), (2, 4), (1, 5))
     """
+    if uniform and (std is not None or not isinstance(bias, bool)):
+        raise ValueError("lin: what begins uniform has no std, and no number its bias begins at.")
     if out is not None and out < 1:
         raise ValueError(f"out must be at least 1; got {out}.")
     if rank is not None and rank < 1:

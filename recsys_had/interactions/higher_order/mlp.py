@@ -16,7 +16,8 @@ def mlp(
 ) -> Expr:
     """Learns interactions implicitly, through layers of linear maps and activations.
 
-    ``h[l+1] = dropout(act(norm(W[l] h[l] + b[l])))`` from the flattened input on.
+    ``h[l+1] = dropout(act(W[l] h[l] + b[l]))`` from the flattened input on, or with batch
+    normalisation ``dropout(act(norm(W[l] h[l])))``.
 
     Shape: ``(B, F, D) -> (B, hidden_units[-1])``.
     Paper: Guo et al. 2017, DeepFM, sec. 2.1 (arXiv:1703.04247), the deep component.

@@ -249,3 +249,10 @@ def test_uniform_weights_and_bias_fill_the_range_of_a_torch_layer(on: Literal["C
         assert 0.19 < drawn.max() <= 0.2
         assert -0.2 <= drawn.min() < -0.19
         assert drawn.std().item() == pytest.approx(0.4 / math.sqrt(12), rel=0.1)
+
+
+@pytest.mark.parametrize("options", [{"std": 0.1}, {"bias": 0.5}])
+def test_what_begins_uniform_begins_at_nothing_else(options: dict[str, float]) -> None:
+    line = "lin: what begins uniform has no std, and no number its bias begins at."
+    with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
+        lin(source(3, 4), uniform=True, **options)
