@@ -15,7 +15,7 @@ def learned_gate(x: Expr, *, hidden_units: tuple[int, ...] = (64,)) -> Expr:
     Shape: ``(B, F, D) -> (B, F, D)``.
     Paper: Mao et al. 2023, FinalMLP, the stream-specific feature selection where no field is
     chosen as its context (arXiv:2304.00902).
-    Differs from the paper: the authors' code begins with a vector of zeros; here it is drawn, since
+    Differs from the paper: the authors' code begins with a vector of zeros; here it is small, since
     relu layers whose biases begin at 0 pass neither zeros nor their gradient.
 
     Args:
@@ -29,5 +29,5 @@ def learned_gate(x: Expr, *, hidden_units: tuple[int, ...] = (64,)) -> Expr:
     >>> build("learned_gate", num_fields=3, embedding_dim=4)(torch.zeros(2, 3, 4)).shape
     torch.Size([2, 3, 4])
     """
-    context = constant(1, x.num_channels, std=1.0)
+    context = constant(1, x.num_channels, std=0.01)
     return feature_selection(x, context, hidden_units=hidden_units)
