@@ -138,7 +138,8 @@ class Moments:
         self._count += len(numbers)
         self._sum += exact_sum(numbers)
         # A square has more digits than a float64; those of two halves lose next to nothing.
-        high = (numbers.astype(np.float32)).astype(np.float64)
+        bits = np.ascontiguousarray(numbers, np.float64).view(np.int64)
+        high = (bits & ~np.int64((2 << _HALF_BITS) - 1)).view(np.float64)
         low = numbers - high
         for product in (high * high, 2 * high * low, low * low):
             self._squares += exact_sum(product)

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 import xxhash
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from recsys_had.data.encode import Encoder
@@ -177,6 +178,8 @@ NUMBERS = st.lists(
 
 @settings(deadline=None)
 @given(NUMBERS, st.integers(1, 7), st.randoms())
+@example([4.493170944980836e-57], 1, Random(1))
+@example([1e40, 1e40, 3e40], 2, Random(1))
 def test_mean_and_deviation_are_exact_and_the_same_in_any_order_and_blocks(
     numbers: list[float], block: int, random: Any
 ) -> None:
