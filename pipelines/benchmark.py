@@ -15,8 +15,6 @@ from recsys_had.errors import ConfigError, DataError, DivergenceError
 if TYPE_CHECKING:
     from recsys_had.comparison import Measured
 
-# Raised when a regime comes to train otherwise under the same settings.
-_TRAINING = {"published": 2}
 # Of the trials; no seed anyone is likely to compare by.
 _TUNING_SEED = 20_077
 
@@ -119,7 +117,7 @@ def benchmark(
 
 
 def _experiments_of(suite: str, wanted: tuple[str, ...]) -> list[str]:
-    from recsys_had.config import bundled_experiments, load_experiment
+    from recsys_had.experiment_file import bundled_experiments, load_experiment
     from recsys_had.suggest import nearest
 
     bundled = bundled_experiments()
@@ -178,7 +176,7 @@ class _Bench:
 
         A trial whose loss is no longer finite has lost; the others go on.
         """
-        from recsys_had.config import load_experiment
+        from recsys_had.experiment_file import load_experiment
         from recsys_had.tuning import trials
 
         given = trials(load_experiment(name, overrides), count)
@@ -208,8 +206,8 @@ class _Bench:
         None where there is none and nothing is to be trained.
         """
         from recsys_had.comparison import Measured
-        from recsys_had.config import load_experiment
         from recsys_had.data.folder import DataFolder
+        from recsys_had.experiment_file import load_experiment
 
         overrides = (*overrides, f"train.seed={seed}")
         folder = DataFolder.open(self.data)
@@ -218,9 +216,9 @@ class _Bench:
         experiment = load_experiment(name, overrides)
         settings = experiment.model_dump(mode="json", exclude_defaults=True)
         settings["model"].pop("definition", None)
-        loss, regime = experiment.train.loss, experiment.train.regime
-        if regime in _TRAINING:
-            same["training"] = _TRAINING[regime]
+        loss, revision = experiment.train.loss, experiment.train.revision
+        if revision > 1:
+            same["training"] = revision
         if loss.kind != "bce":
             # Each kind's name is a default of its own.
             settings["train"]["loss"]["kind"] = loss.kind

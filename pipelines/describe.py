@@ -41,8 +41,8 @@ def describe(
 
     check_trio()
 
-    from recsys_had.config import load_experiment_with_card
     from recsys_had.data.folder import DataFolder
+    from recsys_had.experiment_file import load_experiment_with_card
     from recsys_had.model.ctr import CTRModel
     from recsys_had.model.embeddings import field_specs, is_table
     from recsys_had.training.losses import require_students

@@ -33,8 +33,8 @@ def _datasets() -> list[dict[str, Any]]:
 
 
 def _experiments() -> list[dict[str, Any]]:
-    from recsys_had.config import bundled_experiments
     from recsys_had.errors import ConfigError
+    from recsys_had.experiment_file import bundled_experiments
     from recsys_had.yamlfile import read_yaml
 
     return [

@@ -11,9 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recsys_had.config import Experiment, load_experiment
+from recsys_had.config import Experiment
 from recsys_had.data.folder import DataFolder
 from recsys_had.errors import CheckpointError, RecsysHadError
+from recsys_had.experiment_file import load_experiment
 from recsys_had.model.ctr import weights_digest
 from recsys_had.schema import DatasetCard
 from recsys_had.versions import library_versions

@@ -23,7 +23,7 @@ def trials(experiment: Experiment, count: int) -> list[tuple[str, ...]]:
         experiment: what is tuned.
         count: number of trials.
 
-    >>> from recsys_had.config import load_experiment
+    >>> from recsys_had.experiment_file import load_experiment
     >>> found = trials(load_experiment("frappe_dcn_v2"), 12)
     >>> len(found), found[0]
     (12, ())

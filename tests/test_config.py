@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from recsys_had.config import (
-    Experiment,
+from recsys_had.config import Experiment
+from recsys_had.errors import ConfigError, SchemaError
+from recsys_had.experiment_file import (
     bundled_experiments,
     load_experiment,
     load_experiment_with_card,
 )
-from recsys_had.errors import ConfigError, SchemaError
 from recsys_had.nodes import heads
 
 HEAD = "dataset: frappe\nmodel:\n"

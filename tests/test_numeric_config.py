@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from recsys_had import numeric
-from recsys_had.config import Experiment, load_experiment
+from recsys_had.config import Experiment
 from recsys_had.errors import ConfigError
+from recsys_had.experiment_file import load_experiment
 from recsys_had.numeric_config import ColumnConfig, NumericConfig
 
 HEAD = "dataset: synthetic\nmodel:\n  nodes: [fm]\n"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from recsys_had.config import Experiment, bundled_experiments, load_experiment
+from recsys_had.config import Experiment
+from recsys_had.experiment_file import bundled_experiments, load_experiment
 from recsys_had.tuning import trials
 
 

@@ -3,6 +3,7 @@
 Letters: B batch, C columns, K inputs of each, D embedding_dim.
 """
 
+import abc
 import math
 from typing import ClassVar, Literal
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 Tokens = Literal["each", "joint", "none"]
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, abc.ABC):
     """Columns of one kind and of the same options, embedded together.
 
     The constructor takes ``num_columns``, ``embedding_dim`` and the kind's options, each with a
@@ -25,9 +26,9 @@ class Encoder(nn.Module):
     tokens: ClassVar[Tokens] = "each"
 
     @property
+    @abc.abstractmethod
     def flops_per_row(self) -> int:
         """Multiplications and additions of a row's forward pass, any function counted as one."""
-        raise NotImplementedError
 
 
 class ColumnwiseLinear(nn.Module):

@@ -16,7 +16,7 @@ import time
 
 import torch
 
-from recsys_had.config import load_experiment
+from recsys_had.experiment_file import load_experiment
 from recsys_had.interactions.algebra import streaming
 from recsys_had.model.graph import InteractionGraph
 

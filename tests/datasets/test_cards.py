@@ -11,7 +11,7 @@ from recsys_had.pipelines.cli import main
 
 from recsys_had.bundled import configs_dir, datasets_dir
 from recsys_had.columns import IntegerColumn, LabelColumn, MultiCategoricalColumn
-from recsys_had.config import load_experiment
+from recsys_had.experiment_file import load_experiment
 from recsys_had.schema import SPLITS, ContentHashSplit, GivenSplit, StratifiedSplit, load_card
 
 DATASETS = ("avazu", "avazu_x4", "criteo", "criteo_x4", "frappe", "movielens", "synthetic")

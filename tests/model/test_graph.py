@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from recsys_had.config import bundled_experiments, load_experiment
 from recsys_had.errors import ConfigError
+from recsys_had.experiment_file import bundled_experiments, load_experiment
 from recsys_had.interactions.algebra import streaming
 from recsys_had.model.graph import InteractionGraph, table_widths
 from recsys_had.nodes import NodeConfig

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from recsys_had.batch import Batch, EncodedRows, Layout
-from recsys_had.config import ModelConfig, load_experiment
+from recsys_had.config import ModelConfig
 from recsys_had.errors import ConfigError
+from recsys_had.experiment_file import load_experiment
 from recsys_had.model.ctr import CTRModel, weights_digest
 from recsys_had.model.embeddings import FieldSpec, is_table
 from recsys_had.model.numeric import NumericFields

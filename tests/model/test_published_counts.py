@@ -2,7 +2,8 @@
 
 import pytest
 
-from recsys_had.config import ModelConfig, load_experiment
+from recsys_had.config import ModelConfig
+from recsys_had.experiment_file import load_experiment
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import FieldSpec
 from recsys_had.model.graph import InteractionGraph, table_widths

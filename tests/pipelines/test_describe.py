@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys_had.config import bundled_experiments
+from recsys_had.experiment_file import bundled_experiments
 
 
 def test_describe_draws_every_node(cli, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recsys_had.config import load_experiment
+from recsys_had.experiment_file import load_experiment
 
 README = Path(__file__).parents[2] / "README.md"
 
