@@ -68,7 +68,7 @@ def test_an_installed_copy_finds_its_own_cards_and_experiments(
     code = (
         f"import sys; sys.path.insert(0, {str(installed)!r})\n"
         "from recsys_had.bundled import configs_dir, datasets_dir\n"
-        "from recsys_had.config import bundled_experiments\n"
+        "from recsys_had.experiment_file import bundled_experiments\n"
         "print(datasets_dir(), len(bundled_experiments()))"
     )
     done = subprocess.run(
