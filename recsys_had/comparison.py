@@ -13,8 +13,7 @@ from typing import Any
 
 from recsys_had.errors import DataError
 
-# 97.5 % points of Student's t for 1, 2, ... degrees of freedom; the normal's beyond.
-_T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+_BLUE = "#1f5fa8"
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,7 @@ class Row:
         experiment: its name.
         seeds: how many.
         parameters: learned numbers.
+        aucs: of each seed, in their order.
         auc_mean: mean over the seeds.
         auc_std: sample standard deviation; None for one seed.
         auc_interval: half the width of the 95 % confidence interval of the mean (Student's t);
@@ -87,6 +87,7 @@ class Row:
     experiment: str
     seeds: int
     parameters: int
+    aucs: tuple[float, ...]
     auc_mean: float
     auc_std: float | None
     auc_interval: float | None
@@ -113,6 +114,7 @@ def summarise(results: Iterable[Measured]) -> list[Row]:
             experiment=name,
             seeds=len(found),
             parameters=found[0].parameters,
+            aucs=tuple(one.auc for one in found),
             auc_mean=statistics.mean(one.auc for one in found),
             auc_std=_std([one.auc for one in found]),
             auc_interval=_interval([one.auc for one in found]),
@@ -149,20 +151,50 @@ def markdown_table(rows: Sequence[Row]) -> str:
 
 
 def draw_comparison(rows: Sequence[Row], path: Path, *, title: str) -> None:
-    """Draws each model's mean AUC with its 95 % interval, as PNG."""
-    from matplotlib.figure import Figure
+    """Draws every seed's AUC, and each model's mean with its 95 % interval, as PNG.
 
-    figure = Figure(figsize=(7.5, 1.2 + 0.3 * len(rows)), layout="constrained")
+    What lies between an AUC and 1 stands on a log scale, so that models near the top are told
+    apart and one that failed is still in sight. Intervals end at the picture's edge.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+
+    # An AUC of 1 has no logarithm: it is drawn half as far from 1 as the next best.
+    missed = [1 - auc for row in rows for auc in row.aucs]
+    least = min((one for one in missed if one > 0), default=1e-3) / 2
+    low, high = max(min(missed), least) / 1.15, max(*missed, least) * 1.15
+
+    def place(auc: float) -> float:
+        return min(max(1 - auc, low), high)
+
+    figure = Figure(figsize=(7.5, 1.4 + 0.24 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
-    for place, row in enumerate(rows):
-        axes.errorbar(
-            row.auc_mean, place, xerr=row.auc_interval, fmt="o", color="#1f5fa8", capsize=3
-        )
+    axes.set_xscale("log")
+    for height, row in enumerate(rows):
+        seeds = [place(auc) for auc in row.aucs]
+        axes.plot(seeds, [height] * len(seeds), "o", color=_BLUE, alpha=0.35, markersize=5)
+        axes.plot(place(row.auc_mean), height, "|", color=_BLUE, markersize=11, markeredgewidth=2)
+        if row.auc_interval is not None:
+            ends = (row.auc_mean - row.auc_interval, row.auc_mean + row.auc_interval)
+            axes.plot([place(end) for end in ends], [height] * 2, color=_BLUE, linewidth=1.2)
+    marks = [mark for mark in _marks() if low <= mark <= high]
+    axes.xaxis.set_major_locator(FixedLocator(marks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xticks(marks, [f"{1 - mark:.6f}".rstrip("0").lstrip("0") for mark in marks])
     axes.set_yticks(range(len(rows)), [row.experiment for row in rows])
+    axes.set_xlim(high, low)
     axes.invert_yaxis()
     axes.grid(axis="x", color="#e3e6ea")
-    axes.set(title=title, xlabel="validation AUC: mean over seeds, 95 % interval of the mean")
+    axes.set(title=title)
+    axes.set_xlabel("validation AUC: seeds (dots), mean (tick) and its 95 % interval (line)")
     figure.savefig(path, dpi=150, metadata={"Software": None})
+
+
+def _marks() -> list[float]:
+    """What 1 - AUC may be marked at, in each decade the same."""
+    steps = (1, 1.2, 1.4, 1.6, 2, 2.5, 3, 4, 5, 7)
+    return [step * 10.0**decade for decade in range(-6, 1) for step in steps]
 
 
 def to_dict(row: Row) -> dict[str, Any]:
@@ -177,8 +209,9 @@ def _std(values: Sequence[float]) -> float | None:
 def _interval(values: Sequence[float]) -> float | None:
     if len(values) < 2:
         return None
-    freedom = len(values) - 1
-    quantile = _T_975[freedom - 1] if freedom <= len(_T_975) else 1.96
+    from scipy.special import stdtrit
+
+    quantile = float(stdtrit(len(values) - 1, 0.975))
     return quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 

@@ -19,12 +19,22 @@ def test_a_row_is_the_mean_and_the_sample_deviation_over_the_seeds() -> None:
     rows = summarise([measured("fm", seed, auc) for seed, auc in enumerate(aucs)])
     assert len(rows) == 1
     assert rows[0].seeds == 5
+    assert rows[0].aucs == tuple(aucs)
     assert rows[0].auc_mean == pytest.approx(np.mean(aucs))
     assert rows[0].auc_std == pytest.approx(np.std(aucs, ddof=1))
     # Student's t for 4 degrees of freedom leaves 2.5 % above 2.776.
-    assert rows[0].auc_interval == pytest.approx(2.776 * np.std(aucs, ddof=1) / math.sqrt(5))
+    assert rows[0].auc_interval == pytest.approx(2.776445 * np.std(aucs, ddof=1) / math.sqrt(5))
     assert rows[0].epochs_mean == 6
     assert rows[0].epoch_s == 3.0
+
+
+def test_the_interval_of_twelve_seeds_is_still_wider_than_a_normal_one() -> None:
+    aucs = [0.98 + 0.001 * seed for seed in range(12)]
+    row = summarise([measured("fm", seed, auc) for seed, auc in enumerate(aucs)])[0]
+    # Student's t for 11 degrees of freedom leaves 2.5 % above 2.201.
+    assert row.auc_interval == pytest.approx(
+        2.200985 * np.std(aucs, ddof=1) / math.sqrt(12), rel=1e-6
+    )
 
 
 def test_one_seed_has_no_spread() -> None:
@@ -54,7 +64,22 @@ def test_a_result_reads_back_and_something_else_is_refused(tmp_path: Path) -> No
         Measured.load(path)
 
 
-def test_the_picture_is_a_png_whatever_the_seeds(tmp_path: Path) -> None:
-    rows = summarise([measured("fm", 1, 0.9), measured("lr", 1, 0.8), measured("lr", 2, 0.81)])
+@pytest.mark.parametrize("worst", [0.0, 0.5, 0.8, 1.0])
+def test_the_picture_is_a_png_whatever_the_seeds(tmp_path: Path, worst: float) -> None:
+    rows = summarise([measured("fm", 1, 1.0), measured("lr", 1, worst), measured("lr", 2, 0.81)])
     draw_comparison(rows, tmp_path / "auc.png", title="frappe")
     assert (tmp_path / "auc.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_wide_interval_does_not_widen_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    rows = summarise([measured("fm", 1, 0.96), measured("fm", 2, 0.98)])
+    draw_comparison(rows, tmp_path / "auc.png", title="frappe")
+    left, right = drawn[0].axes[0].get_xlim()
+    # The seeds are .04 and .02 away from 1; the interval would reach from beyond 1 to .84.
+    assert (left, right) == pytest.approx((0.046, 0.02 / 1.15))
