@@ -129,9 +129,9 @@ class TrainConfig(_Model):
 
     Args:
         regime: ``scale`` (fused sparse optimizer on the tables) or ``published`` (as the public
-            boards train: dense Adam on whole tables with an L2 penalty, its eps as told in
-            :mod:`recsys_had.training.optimizers`, a plateau that lowers no rate below 1e-6, and
-            gains of less than 1e-6 that do not count).
+            boards train: dense Adam on whole tables with an L2 penalty, the defaults of their time
+            as told in :mod:`recsys_had.training.published`, and gains of less than 1e-6 that do
+            not count).
         epochs: passes over the training rows at most.
         batch_size: rows per rank and step.
         loss: what is minimised: bce, focal, tri_bce or self_distillation, or a mapping of such a
@@ -205,7 +205,7 @@ class TrainConfig(_Model):
     @property
     def revision(self) -> int:
         """Raised when the regime comes to train otherwise under the same settings."""
-        return 2 if self.regime == "published" else 1
+        return 3 if self.regime == "published" else 1
 
     @property
     def least_gain(self) -> float:

@@ -23,6 +23,7 @@ from recsys_had.errors import DataError, DivergenceError
 from recsys_had.metrics import evaluate_rows, improves, monitored
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
+from recsys_had.training import published
 from recsys_had.training.bins import fit_bins
 from recsys_had.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from recsys_had.training.distributed import from_rank_zero, gather_state, scatter_state, shard
@@ -135,6 +136,8 @@ class Trainer:
             vectors=data.card.vectors,
             seed=self._config.seed,
         )
+        if self._config.regime == "published":
+            published.draw_scales(self.model.graph, seed=self._config.seed)
         fit_bins(self.model, data)
         graph = self.model.graph
         require_students(

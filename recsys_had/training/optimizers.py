@@ -1,11 +1,4 @@
-"""The two regimes of optimization, their learning-rate schedule and gradient clipping.
-
-Adam divides by ``sqrt(v / (1 - beta2^t)) + eps``. In regime ``published`` it divides by
-``(sqrt(v) + eps) / sqrt(1 - beta2^t)``, the form at the end of section 2 of Kingma and Ba 2015
-(arXiv:1412.6980), which is TensorFlow's and was torch's before 1.3: the public boards ran on that.
-Its eps weighs 32 times as much at the first step, 4.5 times at the 50th and 1.3 times at the
-1000th, so vectors of rare ids, whose gradients are as small as eps, begin more slowly.
-"""
+"""The two regimes of optimization, their learning-rate schedule and gradient clipping."""
 
 import math
 from typing import Any
@@ -21,6 +14,7 @@ from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backwa
 from recsys_had.config import TrainConfig
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import is_table, padded_width
+from recsys_had.training import published
 
 _FUSED: dict[str, type[torch.optim.Optimizer]] = {
     "rowwise_adagrad": RowWiseAdagrad,
@@ -28,8 +22,6 @@ _FUSED: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": SGD,
 }
 _EPS = 1e-8
-# Below this the public boards' learning rate does not fall, whatever the plateau says.
-_LEAST_PUBLISHED_RATE = 1e-6
 
 
 def attach_fused(model: CTRModel, config: TrainConfig) -> None:
@@ -112,8 +104,8 @@ class Optimizers:
             group["lr"] = rate * factor
             if self._config.regime == "published":
                 if self._config.schedule == "plateau":
-                    group["lr"] = max(rate * factor, min(rate, _LEAST_PUBLISHED_RATE))
-                group["eps"] = _EPS / math.sqrt(1 - group["betas"][1] ** (step + 1))
+                    group["lr"] = max(rate * factor, min(rate, published.LEAST_RATE))
+                group["eps"] = published.adam_eps(_EPS, beta2=group["betas"][1], step=step)
         self.dense.zero_grad(set_to_none=True)
         if self.fused is not None:
             # The fused kernels update inside the backward pass: here they learn their rate.
@@ -150,9 +142,9 @@ def _dense_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]
     """
     tables: list[tuple[str, Tensor]] = []
     others: list[tuple[str, Tensor]] = []
-    published = config.regime == "published"
+    dense_tables = config.regime == "published"
     for name, weight in model.named_parameters():
-        if published and is_table(name):
+        if dense_tables and is_table(name):
             tables.append((name, weight))
         elif ".tables." not in name:
             others.append((name, weight))

@@ -305,6 +305,22 @@ def test_a_published_rate_does_not_fall_below_a_millionth(
 
 
 @pytest.mark.parametrize("regime", ["scale", "published"])
+def test_batch_normalisation_begins_where_the_regime_says(
+    tmp_path: Path, alone: torch.device, make_small_data: MakeData, regime: str
+) -> None:
+    data = make_small_data(tmp_path / "data", rows=ROWS)
+    one = trainer(data, tmp_path / "work", alone, regime=regime)
+    scales = [
+        module.weight
+        for module in one.model.graph.modules()
+        if isinstance(module, torch.nn.BatchNorm1d)
+    ]
+    assert len(scales) == 1
+    assert bool((scales[0] == 1).all()) == (regime == "scale")
+    assert bool((scales[0] >= 0).all() and (scales[0] <= 1).all())
+
+
+@pytest.mark.parametrize("regime", ["scale", "published"])
 def test_adam_adds_eps_where_the_regime_says(
     tmp_path: Path, alone: torch.device, make_small_data: MakeData, regime: str
 ) -> None:
