@@ -132,6 +132,8 @@ class TrainConfig(_Model):
             boards train: dense Adam on whole tables with an L2 penalty, the defaults of their time
             as told in :mod:`recsys_had.training.published`, and gains of less than 1e-6 that do
             not count).
+        legacy_defaults: of regime ``published``: whether Adam's eps and the first scales of batch
+            normalisation are torch 1.0's, as in most published runs, or today's; default true.
         epochs: passes over the training rows at most.
         batch_size: rows per rank and step.
         loss: what is minimised: bce, focal, tri_bce or self_distillation, or a mapping of such a
@@ -157,6 +159,7 @@ class TrainConfig(_Model):
     """
 
     regime: Literal["scale", "published"] = "scale"
+    legacy_defaults: bool | None = None
     epochs: Count = 1
     batch_size: Count = 4096
     loss: Annotated[LossConfig, pydantic.Field(discriminator="kind")] = Bce()
@@ -189,6 +192,10 @@ class TrainConfig(_Model):
                 f"embedding_optimizer '{self.embedding_optimizer}' does not belong to regime "
                 f"'{self.regime}'. Use adam with published; a fused one with scale."
             )
+        if self.legacy_defaults is not None and self.regime == "scale":
+            raise ValueError(
+                "legacy_defaults needs regime 'published': 'scale' has today's. Leave it out."
+            )
         if self.embedding_l2 and self.regime == "scale":
             raise ValueError(
                 "embedding_l2 needs regime 'published': a fused optimizer touches only the rows "
@@ -201,6 +208,11 @@ class TrainConfig(_Model):
         """The tables' optimizer: the one named, or the regime's default."""
         default = "adam" if self.regime == "published" else "rowwise_adagrad"
         return self.embedding_optimizer or default
+
+    @property
+    def has_legacy_defaults(self) -> bool:
+        """Whether eps and the scales of batch normalisation are torch 1.0's."""
+        return self.regime == "published" and self.legacy_defaults is not False
 
     @property
     def revision(self) -> int:

@@ -181,6 +181,11 @@ def test_every_bundled_experiment_opens_with_the_command_that_runs_it(name: str)
             "only the rows of a batch, so it cannot apply a penalty on whole tables.",
         ),
         (
+            HEAD + "  nodes: [fm]\ntrain: {legacy_defaults: true}\n",
+            "e.yaml:4: train: legacy_defaults needs regime 'published': 'scale' has today's. "
+            "Leave it out.",
+        ),
+        (
             HEAD + "  nodes: [fm]\ntrain: {embedding_optimizer: adam}\n",
             "e.yaml:4: train: embedding_optimizer 'adam' does not belong to regime 'scale'. "
             "Use adam with published; a fused one with scale.",

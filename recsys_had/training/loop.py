@@ -136,7 +136,7 @@ class Trainer:
             vectors=data.card.vectors,
             seed=self._config.seed,
         )
-        if self._config.regime == "published":
+        if self._config.has_legacy_defaults:
             published.draw_scales(self.model.graph, seed=self._config.seed)
         fit_bins(self.model, data)
         graph = self.model.graph

@@ -102,9 +102,9 @@ class Optimizers:
         factor = self.rate_factor(step)
         for group, rate in zip(self._groups, self._rates, strict=True):
             group["lr"] = rate * factor
-            if self._config.regime == "published":
-                if self._config.schedule == "plateau":
-                    group["lr"] = max(rate * factor, min(rate, published.LEAST_RATE))
+            if self._config.regime == "published" and self._config.schedule == "plateau":
+                group["lr"] = max(rate * factor, min(rate, published.LEAST_RATE))
+            if self._config.has_legacy_defaults:
                 group["eps"] = published.adam_eps(_EPS, beta2=group["betas"][1], step=step)
         self.dense.zero_grad(set_to_none=True)
         if self.fused is not None:

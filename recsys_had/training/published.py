@@ -1,7 +1,8 @@
 """What regime ``published`` does as the public boards' runs did, and today's defaults do not.
 
-Those runs ran on torch 1.0.1. Beside dense Adam on whole tables with an L2 penalty, which are
-settings, three things of it decide what comes out:
+Most of those runs ran on torch 1.0. Beside dense Adam on whole tables with an L2 penalty, which are
+settings, three things decide what comes out, the first two unless ``train.legacy_defaults`` is
+false, as it is where the published run's torch was a later one:
 
 - Adam divides by ``(sqrt(v) + eps) / sqrt(1 - beta2^t)``, the form at the end of section 2 of
   Kingma and Ba 2015 (arXiv:1412.6980), where today's divides by ``sqrt(v / (1 - beta2^t)) + eps``.

@@ -304,29 +304,44 @@ def test_a_published_rate_does_not_fall_below_a_millionth(
     assert rates == pytest.approx([least] * len(rates))
 
 
-@pytest.mark.parametrize("regime", ["scale", "published"])
+LEGACY = [
+    ({"regime": "scale"}, False),
+    ({"regime": "published"}, True),
+    ({"regime": "published", "legacy_defaults": False}, False),
+]
+
+
+@pytest.mark.parametrize(("settings", "legacy"), LEGACY)
 def test_batch_normalisation_begins_where_the_regime_says(
-    tmp_path: Path, alone: torch.device, make_small_data: MakeData, regime: str
+    tmp_path: Path,
+    alone: torch.device,
+    make_small_data: MakeData,
+    settings: dict[str, Any],
+    legacy: bool,
 ) -> None:
     data = make_small_data(tmp_path / "data", rows=ROWS)
-    one = trainer(data, tmp_path / "work", alone, regime=regime)
+    one = trainer(data, tmp_path / "work", alone, **settings)
     scales = [
         module.weight
         for module in one.model.graph.modules()
         if isinstance(module, torch.nn.BatchNorm1d)
     ]
     assert len(scales) == 1
-    assert bool((scales[0] == 1).all()) == (regime == "scale")
+    assert bool((scales[0] == 1).all()) != legacy
     assert bool((scales[0] >= 0).all() and (scales[0] <= 1).all())
 
 
-@pytest.mark.parametrize("regime", ["scale", "published"])
+@pytest.mark.parametrize(("settings", "legacy"), LEGACY)
 def test_adam_adds_eps_where_the_regime_says(
-    tmp_path: Path, alone: torch.device, make_small_data: MakeData, regime: str
+    tmp_path: Path,
+    alone: torch.device,
+    make_small_data: MakeData,
+    settings: dict[str, Any],
+    legacy: bool,
 ) -> None:
     """Gradients as small as eps tell; by hand, three steps of one weight."""
     data = make_small_data(tmp_path / "data", rows=ROWS)
-    one = trainer(data, tmp_path / "work", alone, regime=regime)
+    one = trainer(data, tmp_path / "work", alone, **settings)
     weight = one.optimizers.named["graph.bias"]
     first = found = weight.item()
     mean = square = 0.0
@@ -340,7 +355,7 @@ def test_adam_adds_eps_where_the_regime_says(
         square = 0.999 * square + 0.001 * gradient**2
         corrected = mean / (1 - 0.9 ** (step + 1))
         shrink = math.sqrt(1 - 0.999 ** (step + 1))
-        if regime == "published":
+        if legacy:
             found -= 0.01 * corrected * shrink / (math.sqrt(square) + 1e-8)
         else:
             found -= 0.01 * corrected / (math.sqrt(square) / shrink + 1e-8)
