@@ -123,6 +123,50 @@ class SelfDistillation(_Model):
 
 LossConfig = Bce | Focal | TriBce | SelfDistillation
 
+ShardingKind = Literal[
+    "table_wise", "row_wise", "column_wise", "table_row_wise", "grid", "data_parallel", "auto"
+]
+
+
+class ShardingConfig(_Model):
+    """Where the rows and columns of each table lie among the ranks.
+
+    Args:
+        default: of every table that is not named: ``table_wise`` (whole, on the rank with least to
+            hold), ``row_wise`` (its rows over all ranks), ``column_wise`` (its columns over the
+            ranks), ``table_row_wise`` (its rows over one host's ranks), ``data_parallel`` (a copy
+            on every rank) or ``auto`` (as TorchRec's planner finds best). ``grid`` is refused:
+            TorchRec's lookup of such tables gives other sums than the whole table's.
+        tables: another one of those, ``auto`` excepted, by field, for its table in every set, or
+            by ``SET.FIELD``.
+    """
+
+    default: ShardingKind = "table_wise"
+    tables: dict[str, ShardingKind] = {}
+
+    @pydantic.model_validator(mode="after")
+    def _none_is_wrong(self) -> Self:
+        if "grid" in (self.default, *self.tables.values()):
+            raise ValueError(
+                "'grid' is not offered: TorchRec's lookup of such tables gives other sums than the "
+                "whole table's. Use table_row_wise or row_wise."
+            )
+        return self
+
+    @pydantic.field_validator("tables")
+    @classmethod
+    def _none_is_auto(cls, tables: dict[str, ShardingKind]) -> dict[str, ShardingKind]:
+        for name, kind in tables.items():
+            if kind == "auto":
+                raise ValueError(
+                    f"{name}: 'auto' is for all tables or none. Set it as the default."
+                )
+        return tables
+
+    @pydantic.model_serializer(mode="wrap")
+    def _kind_alone(self, handler: pydantic.SerializerFunctionWrapHandler) -> Any:
+        return handler(self) if self.tables else self.default
+
 
 class TrainConfig(_Model):
     """How the model is trained.
@@ -154,7 +198,8 @@ class TrainConfig(_Model):
         patience: epochs in a row without improvement after which training stops.
         seed: of initial weights, order of rows and dropout.
         checkpoint_every_steps: steps between checkpoints; one is written after every epoch.
-        sharding: how tables are divided among ranks: table_wise or row_wise.
+        sharding: how tables are divided among ranks: one of the kinds of
+            :class:`ShardingConfig`, or a mapping of its keys.
         shuffle_pool_rows: rows that are shuffled together in memory.
     """
 
@@ -176,13 +221,18 @@ class TrainConfig(_Model):
     patience: Count | None = None
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
     checkpoint_every_steps: Count | None = None
-    sharding: Literal["table_wise", "row_wise"] = "table_wise"
+    sharding: ShardingConfig = ShardingConfig()
     shuffle_pool_rows: Count = 1 << 19
 
     @pydantic.field_validator("loss", mode="before")
     @classmethod
     def _loss_of_a_name(cls, value: Any) -> Any:
         return {"kind": value} if isinstance(value, str) else value
+
+    @pydantic.field_validator("sharding", mode="before")
+    @classmethod
+    def _sharding_of_a_name(cls, value: Any) -> Any:
+        return {"default": value} if isinstance(value, str) else value
 
     @pydantic.model_validator(mode="after")
     def _regime_fits(self) -> Self:
@@ -191,6 +241,13 @@ class TrainConfig(_Model):
             raise ValueError(
                 f"embedding_optimizer '{self.embedding_optimizer}' does not belong to regime "
                 f"'{self.regime}'. Use adam with published; a fused one with scale."
+            )
+        kinds = {self.sharding.default, *self.sharding.tables.values()}
+        if self.table_optimizer == "rowwise_adagrad" and "column_wise" in kinds:
+            raise ValueError(
+                "sharding 'column_wise' cuts rows, and row-wise Adagrad keeps one number a row: "
+                "every part would keep its own and train otherwise than the whole. Set "
+                "embedding_optimizer to adagrad or sgd, or choose another sharding."
             )
         if self.legacy_defaults is not None and self.regime == "scale":
             raise ValueError(

@@ -1,5 +1,6 @@
 """What several rooms' tests share: where real rows are, small encoded data, one process group."""
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -49,13 +50,13 @@ def alone() -> Iterator[torch.device]:
         yield device
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_card() -> DatasetCard:
     """Two single-valued fields, a multi-valued one and a dense input."""
     return parse_card(SMALL_CARD)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_small_data(small_card: DatasetCard) -> Callable[..., DataFolder]:
     """Writes an encoded data folder in which clicks depend on a pair of fields."""
 
@@ -89,7 +90,7 @@ def make_small_data(small_card: DatasetCard) -> Callable[..., DataFolder]:
             "card_digest": small_card.digest,
             "vocabulary_digest": "0" * 64,
         }
-        return DataFolder(path, small_card, manifest)
+        return _saved(DataFolder(path, small_card, manifest))
 
     return make
 
@@ -105,6 +106,14 @@ def weigh() -> Callable[..., DataFolder]:
             column = pa.array(np.asarray(weight, np.float32))
             table = pq.read_table(part).append_column("weight", column)
             pq.write_table(table, part, row_group_size=64)
-        return DataFolder(data.path, card, {**data.manifest, "card_digest": card.digest})
+        manifest = {**data.manifest, "card_digest": card.digest}
+        return _saved(DataFolder(data.path, card, manifest))
 
     return weighed
+
+
+def _saved(data: DataFolder) -> DataFolder:
+    """As another process opens it."""
+    (data.path / "manifest.json").write_text(json.dumps(data.manifest))
+    (data.path / "card.json").write_text(data.card.model_dump_json())
+    return data

@@ -108,7 +108,7 @@ def _state(model: DistributedModelParallel, optimizers: Optimizers) -> dict[str,
             for key, value in entry.items():
                 _add(state, f"fused/{name}/{key}", value)
     for name, weight in optimizers.named.items():
-        for key, value in optimizers.dense.state.get(weight, {}).items():
+        for key, value in optimizers.adam.state.get(weight, {}).items():
             _add(state, f"adam/{name}/{key}", value)
     return state
 
@@ -125,7 +125,7 @@ def _add(state: dict[str, Tensor], name: str, value: Any) -> None:
 def _create_adam_state(optimizers: Optimizers) -> None:
     """Adam makes its state at its first step; a resumed run needs the places before it."""
     for weight in optimizers.named.values():
-        optimizers.dense.state[weight] = {
+        optimizers.adam.state[weight] = {
             "step": torch.zeros((), dtype=torch.float32),
             "exp_avg": torch.zeros_like(weight),
             "exp_avg_sq": torch.zeros_like(weight),

@@ -26,10 +26,12 @@ from recsys_had.model.embeddings import field_specs
 from recsys_had.training import published
 from recsys_had.training.bins import fit_bins
 from recsys_had.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from recsys_had.training.distributed import from_rank_zero, gather_state, scatter_state, shard
+from recsys_had.training.distributed import from_rank_zero
 from recsys_had.training.interrupt import Interruption, stop
 from recsys_had.training.losses import require_students, row_losses
-from recsys_had.training.optimizers import Optimizers, attach_fused
+from recsys_had.training.optimizers import Optimizers
+from recsys_had.training.pieces import gather_state, scatter_state
+from recsys_had.training.sharding import shard
 
 log = logging.getLogger("recsys_had")
 
@@ -143,12 +145,14 @@ class Trainer:
         require_students(
             self._config.loss, num_heads=graph.num_heads, has_dropout=graph.has_dropout
         )
-        fused = self._config.regime == "scale"
-        if fused:
-            attach_fused(self.model, self._config)
-        self.sharded = shard(self.model, sharding=self._config.sharding, fused=fused, device=device)
+        self.sharded = shard(self.model, self._config, device=device)
         total_steps = self._config.epochs * self._reader.num_steps
-        self.optimizers = Optimizers(self.sharded, self._config, total_steps=total_steps)
+        self.optimizers = Optimizers(
+            self.sharded,
+            self._config,
+            widths=self.model.embeddings.widths,
+            total_steps=total_steps,
+        )
         _warn_of_warmup(self._config, total_steps)
         self.progress = Progress()
         self.losses: list[float] = []

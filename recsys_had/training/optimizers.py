@@ -1,15 +1,18 @@
 """The two regimes of optimization, their learning-rate schedule and gradient clipping."""
 
 import math
+from collections.abc import Mapping, Set
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.optim import SGD, Adagrad, RowWiseAdagrad
 from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
+from torchrec.optim.rowwise_adagrad import RowWiseAdagrad as PlainRowWiseAdagrad
 
 from recsys_had.config import TrainConfig
 from recsys_had.model.ctr import CTRModel
@@ -21,53 +24,85 @@ _FUSED: dict[str, type[torch.optim.Optimizer]] = {
     "adagrad": Adagrad,
     "sgd": SGD,
 }
+# What a fused one does, on tables it does not reach: every row without a gradient stays.
+_PLAIN: dict[str, type[torch.optim.Optimizer]] = {
+    "rowwise_adagrad": PlainRowWiseAdagrad,
+    "adagrad": torch.optim.Adagrad,
+    "sgd": torch.optim.SGD,
+}
 _EPS = 1e-8
 
 
-def attach_fused(model: CTRModel, config: TrainConfig) -> None:
+def attach_fused(
+    model: CTRModel, config: TrainConfig, *, leave_out: Set[tuple[str, str]] = frozenset()
+) -> None:
     """Gives each set of tables its fused optimizer; called before the model is sharded.
 
-    Row-wise Adagrad divides by the root mean square over a row's width. A padded row counts its
-    padding in that mean, so rate and eps are scaled by ``sqrt(width / padded)``, which restores
-    the update of the unpadded row exactly.
+    Args:
+        model: the whole model.
+        config: the training part of an experiment.
+        leave_out: tables, by their collection's path and their name, that get none.
     """
     kind = _FUSED[config.table_optimizer]
-    for name, tables in model.embeddings.tables.items():
+    for set_name, tables in model.embeddings.tables.items():
         assert isinstance(tables, EmbeddingBagCollection)
-        width = model.embeddings.widths[name]
-        scale = 1.0
-        if config.table_optimizer == "rowwise_adagrad":
-            scale = math.sqrt(width / padded_width(width))
-        settings: dict[str, Any] = {"lr": config.table_learning_rate * scale}
-        if config.table_optimizer != "sgd":
-            settings["eps"] = _EPS * scale
-        apply_optimizer_in_backward(kind, tables.parameters(), settings)
+        settings = _table_settings(config, width=model.embeddings.widths[set_name])
+        path = f"embeddings.tables.{set_name}"
+        held = [
+            bag.weight
+            for name, bag in tables.embedding_bags.items()
+            if (path, name) not in leave_out
+        ]
+        # The settings are changed by their reader: each call has its own.
+        apply_optimizer_in_backward(kind, held, dict(settings))
+
+
+def _table_settings(config: TrainConfig, *, width: int) -> dict[str, Any]:
+    """Rate and eps of the tables of a width.
+
+    Row-wise Adagrad divides by the root mean square over a row's width. A padded row counts its
+    padding in that mean, so both are scaled by ``sqrt(width / padded)``, which restores the update
+    of the unpadded row exactly.
+    """
+    scale = 1.0
+    if config.table_optimizer == "rowwise_adagrad":
+        scale = math.sqrt(width / padded_width(width))
+    settings: dict[str, Any] = {"lr": config.table_learning_rate * scale}
+    if config.table_optimizer != "sgd":
+        settings["eps"] = _EPS * scale
+    return settings
 
 
 class Optimizers:
-    """Everything that changes weights: the fused optimizer, Adam, the schedule, the clipping.
+    """Everything that changes weights: fused and plain optimizers, the schedule, the clipping.
+
+    In regime ``scale`` a fused optimizer changes sharded tables inside the backward pass, one of
+    the same kind the data-parallel ones after it, and Adam the rest.
 
     Args:
         model: the sharded model.
         config: the training part of an experiment.
+        widths: of each set of tables, padding not counted.
         total_steps: steps the schedule spans.
     """
 
     def __init__(
-        self, model: DistributedModelParallel, config: TrainConfig, *, total_steps: int
+        self,
+        model: DistributedModelParallel,
+        config: TrainConfig,
+        *,
+        widths: Mapping[str, int],
+        total_steps: int,
     ) -> None:
         self._config = config
         self._total_steps = total_steps
         self.plateau_scale = 1.0
         self.fused = model.fused_optimizer if config.regime == "scale" else None
+        sharded = {
+            name for name, value in model.state_dict().items() if isinstance(value, ShardedTensor)
+        }
         groups = _dense_groups(model, config)
-        self.named: dict[str, Tensor] = {
-            name: weight for group in groups for name, weight in group["named"]
-        }
-        self._sharded_names = {
-            name for name in self.named if ".tables." in name and dist.get_world_size() > 1
-        }
-        self.dense = torch.optim.Adam(
+        self.adam = torch.optim.Adam(
             [
                 {
                     "params": [weight for _, weight in group["named"]],
@@ -79,9 +114,26 @@ class Optimizers:
             eps=_EPS,
             fused=True,
         )
-        self._groups = [*self.dense.param_groups]
+        self.plain: list[torch.optim.Optimizer] = [self.adam]
+        self.named: dict[str, Tensor] = {
+            name: weight for group in groups for name, weight in group["named"]
+        }
+        # Alone, a rank's gradients are those of all.
+        self._sharded_names = sharded & set(self.named) if dist.get_world_size() > 1 else set()
+        self._groups = [*self.adam.param_groups]
+        self.copied: dict[str, Tensor] = {}
         if self.fused is not None:
             self._groups += list(self.fused.param_groups)
+            self.copied = {
+                name: weight
+                for name, weight in model.named_parameters()
+                if ".tables." in name and name not in sharded
+            }
+            for name, weight in self.copied.items():
+                width = widths[name.split(".")[2]]
+                settings = _table_settings(config, width=width)
+                self.plain.append(_PLAIN[config.table_optimizer]([weight], **settings))
+                self._groups += self.plain[-1].param_groups
         self._rates = [group["lr"] for group in self._groups]
 
     def rate_factor(self, step: int) -> float:
@@ -106,7 +158,8 @@ class Optimizers:
                 group["lr"] = max(rate * factor, min(rate, published.LEAST_RATE))
             if self._config.has_legacy_defaults:
                 group["eps"] = published.adam_eps(_EPS, beta2=group["betas"][1], step=step)
-        self.dense.zero_grad(set_to_none=True)
+        for optimizer in self.plain:
+            optimizer.zero_grad(set_to_none=True)
         if self.fused is not None:
             # The fused kernels update inside the backward pass: here they learn their rate.
             self.fused.zero_grad()
@@ -115,7 +168,8 @@ class Optimizers:
         """Clips and applies what the backward pass left; fused tables are updated already."""
         if self._config.gradient_clip_norm is not None:
             self._clip(self._config.gradient_clip_norm)
-        self.dense.step()
+        for optimizer in self.plain:
+            optimizer.step()
 
     def _clip(self, max_norm: float) -> None:
         local: list[Tensor] = []

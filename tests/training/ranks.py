@@ -15,8 +15,9 @@ from torch import Tensor
 from recsys_had.config import Experiment
 from recsys_had.data.folder import DataFolder
 from recsys_had.data.parquet import Step
-from recsys_had.training.distributed import gather_state, process_group
+from recsys_had.training.distributed import process_group
 from recsys_had.training.loop import Trainer
+from recsys_had.training.pieces import gather_state
 
 
 def main(experiment: Path, data: Path, work: Path, out: Path) -> None:

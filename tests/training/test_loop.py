@@ -300,7 +300,7 @@ def test_a_published_rate_does_not_fall_below_a_millionth(
     one = trainer(data, tmp_path / "work", alone, regime=regime, schedule="plateau", patience=2)
     one.optimizers.plateau_scale = 1e-9
     one.optimizers.prepare(0)
-    rates = [group["lr"] for group in one.optimizers.dense.param_groups]
+    rates = [group["lr"] for group in one.optimizers.adam.param_groups]
     assert rates == pytest.approx([least] * len(rates))
 
 
@@ -414,7 +414,7 @@ def test_schedules_follow_their_formulas(
     cosine = trainer(data, tmp_path / "b", alone, schedule="cosine").optimizers
     assert cosine.rate_factor(8) == pytest.approx(0.5)
     cosine.prepare(8)
-    assert cosine.dense.param_groups[0]["lr"] == pytest.approx(0.005)
+    assert cosine.adam.param_groups[0]["lr"] == pytest.approx(0.005)
 
 
 def test_gradient_clipping_bounds_the_global_norm(

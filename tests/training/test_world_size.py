@@ -1,10 +1,6 @@
 """Two processes train as one does: same losses, same weights, whatever the sharding."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +10,7 @@ import pytest
 
 from recsys_had.config import Experiment
 from recsys_had.data.folder import DataFolder
+from tests.training.launch import launch
 
 # 449 rows: at 64 a step the last one holds a single row, so rank 1 has none. So does the last
 # step of validation.
@@ -51,37 +48,12 @@ def settings(
     )
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def train(folder: Path, data: Path, world_size: int, **options: Any) -> dict[str, Any]:
     """Runs ``ranks.py`` once a rank and reads what rank 0 wrote."""
     folder.mkdir(parents=True)
     (folder / "experiment.json").write_text(settings(world_size, **options).model_dump_json())
-    shared = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "WORLD_SIZE": str(world_size),
-        "LOCAL_WORLD_SIZE": str(world_size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-    }
-    script = Path(__file__).with_name("ranks.py")
     names = [folder / "experiment.json", data, folder / "work", folder / "found.json"]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(script), *map(str, names)],
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world_size)
-    ]
-    told = [rank.communicate(timeout=240)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0] * world_size, told
+    launch(Path(__file__).with_name("ranks.py"), *names, world_size=world_size)
     found: dict[str, Any] = json.loads((folder / "found.json").read_text())
     return found
 
@@ -102,8 +74,6 @@ def test_two_processes_equal_one(
     sharding: str,
 ) -> None:
     data = make_small_data(tmp_path / "data", rows=ROWS)
-    (data.path / "manifest.json").write_text(json.dumps(data.manifest))
-    (data.path / "card.json").write_text(data.card.model_dump_json())
     if regime not in alone:
         alone[regime] = train(tmp_path / "one", data.path, 1, regime=regime)
     one = alone[regime]
@@ -131,8 +101,6 @@ def test_two_processes_weigh_rows_as_one_does(
     generator = np.random.default_rng(8)
     weights = {name: generator.choice([0, 0.5, 1, 7], rows) for name, rows in ROWS.items()}
     data = weigh(make_small_data(tmp_path / "data", rows=ROWS), weights)
-    (data.path / "manifest.json").write_text(json.dumps(data.manifest))
-    (data.path / "card.json").write_text(data.card.model_dump_json())
     one = train(tmp_path / "one", data.path, 1, regime=regime)
     two = train(tmp_path / "two", data.path, 2, regime=regime, sharding="row_wise")
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=2e-5)
@@ -148,8 +116,6 @@ def test_batch_norm_over_two_processes_is_that_of_one(
     tmp_path: Path, make_small_data: Callable[..., DataFolder]
 ) -> None:
     data = make_small_data(tmp_path / "data", rows={"train": 451, "valid": 64})
-    (data.path / "manifest.json").write_text(json.dumps(data.manifest))
-    (data.path / "card.json").write_text(data.card.model_dump_json())
     one = train(tmp_path / "one", data.path, 1, batch_norm=True)
     two = train(tmp_path / "two", data.path, 2, batch_norm=True)
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=1e-4)
@@ -166,8 +132,6 @@ def test_a_loss_that_compares_heads_over_two_processes_is_that_of_one(
 ) -> None:
     """Its weights are means over the rows of all ranks: of one rank's own they would differ."""
     data = make_small_data(tmp_path / "data", rows=ROWS)
-    (data.path / "manifest.json").write_text(json.dumps(data.manifest))
-    (data.path / "card.json").write_text(data.card.model_dump_json())
     one = train(tmp_path / "one", data.path, 1, loss="tri_bce", learning_rate=0.1)
     two = train(tmp_path / "two", data.path, 2, loss="tri_bce", learning_rate=0.1)
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=1e-4)
@@ -200,8 +164,6 @@ def test_numeric_columns_over_two_processes_are_those_of_one(
 ) -> None:
     """Fitted bins are equal to the last bit, losses and validation as far as rounding lets them."""
     data = make_small_data(tmp_path / "data", rows=ROWS)
-    (data.path / "manifest.json").write_text(json.dumps(data.manifest))
-    (data.path / "card.json").write_text(data.card.model_dump_json())
     options: dict[str, Any] = {"numeric": {"kind": kind, **KINDS[kind]}, "regime": regime}
     one = train(tmp_path / "one", data.path, 1, **options)
     two = train(tmp_path / "two", data.path, 2, sharding="row_wise", **options)

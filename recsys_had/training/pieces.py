@@ -1,0 +1,121 @@
+"""Tensors in pieces: what of each table a rank holds, whole tables from pieces, and back."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed._shard.sharded_tensor.api import ShardedTensor
+
+from recsys_had.model.ctr import CTRModel
+from recsys_had.model.embeddings import is_table
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of a tensor.
+
+    Args:
+        name: of the whole tensor.
+        shape: of the whole tensor.
+        offset: where the part begins, for each axis.
+        tensor: the part, as a reference that can be written into.
+        is_copy: whether every rank holds the same.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    offset: tuple[int, ...]
+    tensor: Tensor
+    is_copy: bool = False
+
+    def taken(self, tensor: Tensor) -> "Piece":
+        """The piece with another tensor of its place."""
+        return replace(self, tensor=tensor)
+
+
+def pieces_of(name: str, value: Any) -> Iterator[Piece]:
+    """The pieces of a tensor that this rank holds: none, some, or all of it as one.
+
+    >>> [piece.shape for piece in pieces_of("w", torch.zeros(2, 3))]
+    [(2, 3)]
+    """
+    if isinstance(value, ShardedTensor):
+        for part in value.local_shards():
+            yield Piece(name, tuple(value.size()), tuple(part.metadata.shard_offsets), part.tensor)
+    elif isinstance(value, Tensor):
+        yield Piece(name, tuple(value.shape), (0,) * value.dim(), value, is_copy=True)
+
+
+def local_pieces(sharded: nn.Module) -> Iterator[Piece]:
+    """This rank's pieces of all weights and buffers."""
+    for name, value in sharded.state_dict().items():
+        yield from pieces_of(name, value)
+
+
+def fill(sharded: nn.Module, model: CTRModel) -> None:
+    """Writes the model's own initial rows into the pieces of its tables."""
+    with torch.no_grad():
+        for piece in local_pieces(sharded):
+            if ".tables." in piece.name:
+                width = model.table_width(piece.name)
+                row, column = piece.offset
+                rows = model.initial.rows(piece.name, row, len(piece.tensor), width)
+                mine = rows[:, column : column + piece.tensor.shape[1]]
+                piece.tensor.zero_()
+                piece.tensor[:, : mine.shape[1]] = mine
+
+
+def gather_state(sharded: nn.Module, model: CTRModel) -> dict[str, Tensor] | None:
+    """All weights and buffers as :meth:`CTRModel.export_state` gives them; None off rank 0."""
+    first = dist.get_rank() == 0
+    mine = [
+        piece.taken(piece.tensor.detach().cpu().clone())
+        for piece in local_pieces(sharded)
+        if first or not piece.is_copy
+    ]
+    found: list[Any] | None = [None] * dist.get_world_size() if first else None
+    dist.gather_object(mine, found, dst=0)
+    if found is None:
+        return None
+    whole: dict[str, Tensor] = {}
+    for piece in (piece for pieces in found for piece in pieces):
+        if piece.name not in whole:
+            whole[piece.name] = torch.empty(piece.shape, dtype=piece.tensor.dtype)
+        paste(piece, whole[piece.name])
+    return {name: model.without_padding(name, tensor) for name, tensor in whole.items()}
+
+
+def paste(piece: Piece, whole: Tensor) -> None:
+    """Writes a piece into the whole tensor."""
+    at = tuple(
+        slice(first, first + size)
+        for first, size in zip(piece.offset, piece.tensor.shape, strict=True)
+    )
+    whole[at] = piece.tensor
+
+
+def scatter_state(sharded: nn.Module, model: CTRModel, state: Mapping[str, Tensor] | None) -> None:
+    """Writes whole weights, held by rank 0, into every rank's pieces."""
+    own: dict[str, list[Piece]] = {}
+    for piece in local_pieces(sharded):
+        own.setdefault(piece.name, []).append(piece)
+    with torch.no_grad():
+        for name, value in sorted(sharded.state_dict().items()):
+            shape = list(value.size())
+            if is_table(name):
+                shape[1] = model.table_width(name)
+            whole = torch.empty(shape, dtype=value.dtype)
+            if state is not None:
+                whole.copy_(state[name])
+            dist.broadcast(whole, src=0)
+            for piece in own.get(name, ()):
+                part = whole
+                target = piece.tensor
+                for axis, first in enumerate(piece.offset):
+                    size = min(piece.tensor.shape[axis], max(0, shape[axis] - first))
+                    part = part.narrow(axis, first if size else 0, size)
+                    target = target.narrow(axis, 0, size)
+                target.copy_(part)
