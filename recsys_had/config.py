@@ -198,6 +198,7 @@ class TrainConfig(_Model):
         patience: epochs in a row without improvement after which training stops.
         seed: of initial weights, order of rows and dropout.
         checkpoint_every_steps: steps between checkpoints; one is written after every epoch.
+        keep_checkpoints: how many of the last ones are kept.
         sharding: how tables are divided among ranks: one of the kinds of
             :class:`ShardingConfig`, or a mapping of its keys.
         shuffle_pool_rows: rows that are shuffled together in memory.
@@ -221,6 +222,7 @@ class TrainConfig(_Model):
     patience: Count | None = None
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
     checkpoint_every_steps: Count | None = None
+    keep_checkpoints: Count = 2
     sharding: ShardingConfig = ShardingConfig()
     shuffle_pool_rows: Count = 1 << 19
 

@@ -1,5 +1,6 @@
 """The training loop: steps, epochs, validation, early stopping, the best weights."""
 
+import hashlib
 import logging
 import math
 import time
@@ -25,7 +26,7 @@ from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
 from recsys_had.training import published
 from recsys_had.training.bins import fit_bins
-from recsys_had.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from recsys_had.training.checkpoint import Checkpoints
 from recsys_had.training.distributed import from_rank_zero
 from recsys_had.training.interrupt import Interruption, stop
 from recsys_had.training.losses import require_students, row_losses
@@ -56,6 +57,7 @@ class Progress:
         row: rows of that epoch already read, over all ranks.
         step: steps done since the beginning.
         best: best value of the monitored metric so far.
+        best_epoch: the 1-based epoch whose weights are kept; 0 before the first.
         epochs_without_gain: in a row, up to now.
         plateau_scale: what the plateau schedule has multiplied the rates by.
         loss_sum: sum of the losses of this epoch's rows so far.
@@ -70,6 +72,7 @@ class Progress:
     row: int = 0
     step: int = 0
     best: float | None = None
+    best_epoch: int = 0
     epochs_without_gain: int = 0
     plateau_scale: float = 1.0
     loss_sum: float = 0.0
@@ -154,18 +157,33 @@ class Trainer:
             total_steps=total_steps,
         )
         _warn_of_warmup(self._config, total_steps)
+        self._checkpoints = Checkpoints(
+            work,
+            model=self.sharded,
+            optimizers=self.optimizers,
+            keep=self._config.keep_checkpoints,
+        )
         self.progress = Progress()
         self.losses: list[float] = []
         torch.manual_seed(self._config.seed + 1 + dist.get_rank())
 
     def resume(self) -> bool:
-        """Takes up the last checkpoint; tells whether there was one."""
-        counters = load_checkpoint(self._checkpoint, model=self.sharded, optimizers=self.optimizers)
+        """Takes up the last whole checkpoint, of any number of ranks; tells whether there was one.
+
+        With as many ranks as wrote it the training goes on bit for bit. With another number the
+        rows of the epoch that remain are trained on once each, as they would have been, but in
+        other batches if the batch size per rank is kept, and with other draws of dropout.
+        """
+        counters = self._checkpoints.load()
         if counters is None:
             return False
-        counters.pop("world_size")
+        same_ranks = counters.pop("same_ranks")
         self.progress = Progress(**counters)
         self.optimizers.plateau_scale = self.progress.plateau_scale
+        if not same_ranks:
+            seed = f"{self._config.seed}:{self.progress.step}:{dist.get_rank()}"
+            digest = hashlib.sha256(seed.encode()).digest()
+            torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
         return True
 
     def run(self) -> TrainResult:
@@ -181,8 +199,10 @@ class Trainer:
             while not progress.finished:
                 self._train_epoch(interruption)
                 self._end_epoch()
-                self._save()
-                self._stop_if_asked(interruption.requested)
+                requested = self._agreed(interruption.requested)
+                self._save(wait=requested is not None)
+                self._stop_if_asked(requested)
+            self._checkpoints.settle(wait=True)
         state = self._restore_best()
         metrics: dict[str, Metrics] = {}
         scored: dict[str, Scored] = {}
@@ -290,9 +310,11 @@ class Trainer:
                 self.losses.append(mean)
                 self._on_metrics({"train_loss": mean}, progress.step)
                 bar.update(step.global_rows)
+                if self._checkpoints.is_writing:
+                    self._checkpoints.settle(wait=False)
                 if requested or (every and progress.step % every == 0):
                     progress.train_seconds += time.perf_counter() - begin
-                    self._save()
+                    self._save(wait=requested is not None)
                     self._stop_if_asked(requested)
                     begin = time.perf_counter()
         progress.train_seconds += time.perf_counter() - begin
@@ -301,12 +323,17 @@ class Trainer:
         """Sum of the losses of all ranks, and the signal any of them got."""
         if dist.get_world_size() == 1:
             return float(loss_sum), requested
-        both = torch.tensor([float(loss_sum), float(requested or 0)], dtype=torch.float64)
-        both = both.to(self._device)
-        signals = both[1:].clone()
-        dist.all_reduce(both)
-        dist.all_reduce(signals, op=dist.ReduceOp.MAX)
-        return float(both[0]), int(signals[0]) or None
+        total = loss_sum.to(torch.float64, copy=True)
+        dist.all_reduce(total)
+        return float(total), self._agreed(requested)
+
+    def _agreed(self, requested: int | None) -> int | None:
+        """The signal any rank got: no rank stops while another goes on."""
+        if dist.get_world_size() == 1:
+            return requested
+        signal = torch.tensor(requested or 0, device=self._device)
+        dist.all_reduce(signal, op=dist.ReduceOp.MAX)
+        return int(signal) or None
 
     def _end_epoch(self) -> None:
         """Validates, keeps the best weights, moves the schedule and decides on going on."""
@@ -358,21 +385,11 @@ class Trainer:
             told = " ".join(f"{name} {number:.6g}" for name, number in flat.items())
             log.info("%s (%.1f s training)", told, self.progress.train_seconds)
 
-    @property
-    def _checkpoint(self) -> Path:
-        return self._work / CHECKPOINT
-
-    @property
-    def _best(self) -> Path:
-        return self._work / "best.safetensors"
-
-    def _save(self) -> None:
-        save_checkpoint(
-            self._checkpoint,
-            model=self.sharded,
-            optimizers=self.optimizers,
-            counters=asdict(self.progress),
-        )
+    def _save(self, *, wait: bool) -> None:
+        """Begins a checkpoint; waits for it where the training is about to end."""
+        self._checkpoints.begin(asdict(self.progress))
+        if wait:
+            self._checkpoints.settle(wait=True)
 
     def _stop_if_asked(self, requested: int | None) -> None:
         if requested:
@@ -380,15 +397,26 @@ class Trainer:
             stop(requested)
 
     def _keep_best(self) -> None:
+        """Keeps the weights of the epoch that ends, and those a checkpoint goes back to."""
+        self.progress.best_epoch = self.progress.epoch + 1
         state = gather_state(self.sharded, self.model)
         if state is not None:
-            fresh = self._best.with_suffix(".tmp")
+            best = self._best(self.progress.best_epoch)
+            fresh = best.with_suffix(".tmp")
             save_file(state, fresh)
-            fresh.rename(self._best)
+            fresh.rename(best)
+            epochs = {counters["best_epoch"] for counters in self._checkpoints.counters()}
+            needed = {self._best(epoch) for epoch in epochs | {self.progress.best_epoch}}
+            for old in set(self._work.glob("best-*.safetensors")) - needed:
+                old.unlink()
         dist.barrier()
 
+    def _best(self, epoch: int) -> Path:
+        return self._work / f"best-{epoch}.safetensors"
+
     def _restore_best(self) -> dict[str, Tensor] | None:
-        state = load_file(self._best) if dist.get_rank() == 0 else None
+        best = self._best(self.progress.best_epoch)
+        state = load_file(best) if dist.get_rank() == 0 else None
         scatter_state(self.sharded, self.model, state)
         return state
 

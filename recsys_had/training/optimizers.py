@@ -114,6 +114,14 @@ class Optimizers:
             eps=_EPS,
             fused=True,
         )
+        for group in self.adam.param_groups:
+            for weight in group["params"]:
+                # As its first step would make it: a checkpoint is read into what is there.
+                self.adam.state[weight] = {
+                    "step": torch.zeros((), dtype=torch.float32, device=weight.device),
+                    "exp_avg": torch.zeros_like(weight),
+                    "exp_avg_sq": torch.zeros_like(weight),
+                }
         self.plain: list[torch.optim.Optimizer] = [self.adam]
         self.named: dict[str, Tensor] = {
             name: weight for group in groups for name, weight in group["named"]

@@ -49,6 +49,30 @@ def pieces_of(name: str, value: Any) -> Iterator[Piece]:
         yield Piece(name, tuple(value.shape), (0,) * value.dim(), value, is_copy=True)
 
 
+def overlap(mine: Piece, theirs: Piece) -> tuple[tuple[slice, ...], tuple[slice, ...]] | None:
+    """Where two pieces of one tensor hold the same numbers: in the first, and in the second.
+
+    None where they share none; of tensors without an axis, no slices.
+
+    >>> rows = Piece("w", (4, 2), (2, 0), torch.zeros(2, 2))
+    >>> columns = Piece("w", (4, 2), (0, 1), torch.zeros(4, 1))
+    >>> overlap(rows, columns)
+    ((slice(0, 2, None), slice(1, 2, None)), (slice(2, 4, None), slice(0, 1, None)))
+    """
+    inside_mine, inside_theirs = [], []
+    for axis in range(len(mine.shape)):
+        first = max(mine.offset[axis], theirs.offset[axis])
+        last = min(
+            mine.offset[axis] + mine.tensor.shape[axis],
+            theirs.offset[axis] + theirs.tensor.shape[axis],
+        )
+        if last <= first:
+            return None
+        inside_mine.append(slice(first - mine.offset[axis], last - mine.offset[axis]))
+        inside_theirs.append(slice(first - theirs.offset[axis], last - theirs.offset[axis]))
+    return tuple(inside_mine), tuple(inside_theirs)
+
+
 def local_pieces(sharded: nn.Module) -> Iterator[Piece]:
     """This rank's pieces of all weights and buffers."""
     for name, value in sharded.state_dict().items():

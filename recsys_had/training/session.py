@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from recsys_had.config import Experiment, TrainConfig
+from recsys_had.config import Experiment
 from recsys_had.data.folder import DataFolder
 from recsys_had.errors import RecsysHadError
 from recsys_had.output import OutputFolder
@@ -187,30 +187,13 @@ class TrainingSession:
             "rows_per_s": rows_per_s,
             "steps": progress.step,
             "epochs": progress.epoch,
-            "best_epoch": best_epoch(progress.history, self._experiment.train),
+            "best_epoch": progress.best_epoch,
             "world_size": dist.get_world_size(),
             "weights_digest": manifest["weights_digest"],
             "mlflow_run_id": tracker.run_id,
             "mlflow_uri": tracker.uri,
             "history": json.loads(json.dumps(progress.history)),
         }
-
-
-def best_epoch(history: list[dict[str, Any]], config: TrainConfig) -> int:
-    """The 1-based epoch whose weights were kept.
-
-    Args:
-        history: of every epoch, its metrics.
-        config: how it was trained.
-    """
-    from recsys_had.metrics import improves, monitored
-
-    best, found = None, len(history)
-    for entry in history:
-        value = monitored(entry["valid"], config.monitor) if entry.get("valid") else None
-        if value is not None and improves(config.monitor, value, best, config.least_gain):
-            best, found = value, entry["epoch"]
-    return found
 
 
 def _status(error: BaseException) -> str:

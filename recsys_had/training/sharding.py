@@ -262,7 +262,8 @@ def _planned(
     free = ["table_wise", "data_parallel"]
     if device.type == "cuda":
         free += ["row_wise", "table_row_wise"]
-    if config.table_optimizer != "rowwise_adagrad":
+    if kernel == "fused" and config.table_optimizer != "rowwise_adagrad":
+        # Of a dense table the planner may give a rank two cuts, of one name.
         free += ["column_wise"]
     fixed: dict[str, ShardingKind] = {}
     for (path, name), kind in kinds.items():

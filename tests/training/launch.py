@@ -42,4 +42,5 @@ def launch(script: Path, *arguments: object, world_size: int, **variables: str) 
     """Runs the script once a rank; every rank ends well."""
     ranks = start(script, *arguments, world_size=world_size, **variables)
     told = [rank.communicate(timeout=240)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0] * world_size, told
+    ends = "\n".join(text[-3000:] for text in told)
+    assert [rank.returncode for rank in ranks] == [0] * world_size, ends

@@ -1,0 +1,252 @@
+"""Checkpoints move: to another number of ranks, another plan; what is torn is never read."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from recsys_had.config import Experiment
+from recsys_had.data.folder import DataFolder
+from recsys_had.data.parquet import Position
+from recsys_had.errors import CheckpointError
+from recsys_had.model.ctr import weights_digest
+from recsys_had.training import checkpoint
+from recsys_had.training.loop import Trainer
+from tests.training.launch import launch
+
+ROWS = {"train": 451, "valid": 64}
+STOP, END = 10, 30
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {"embedding_optimizer": "sgd", "embedding_learning_rate": 0.5},
+    "adagrad": {"embedding_optimizer": "adagrad"},
+    "rowwise_adagrad": {"embedding_optimizer": "rowwise_adagrad"},
+    "adam": {"regime": "published"},
+}
+MIXED = {"default": "row_wise", "tables": {"A": "table_wise", "fields.B": "data_parallel"}}
+# World size and sharding of the first steps, then of the rest.
+MOVES: dict[str, tuple[int, Any, int, Any]] = {
+    "1-to-2": (1, "table_wise", 2, "row_wise"),
+    "2-to-1": (2, "row_wise", 1, "table_wise"),
+    "plan": (2, "table_wise", 2, MIXED),
+    "back": (2, MIXED, 2, "column_wise"),
+}
+
+
+def experiment(world_size: int, sharding: Any, **train: Any) -> dict[str, Any]:
+    return {
+        "dataset": "small",
+        "model": {
+            "embedding_dim": 6,
+            "tables": {"some": {"fields": ("price", "tags", "A"), "dim": 3}},
+            "nodes": {
+                "linear": {"layer": "linear"},
+                "fm": {"layer": "fm"},
+                "gated": {"layer": "lhuc", "inputs": ("fields", "some")},
+                "deep": {"layer": "mlp", "hidden_units": (8,), "batch_norm": True},
+            },
+        },
+        "train": {
+            "batch_size": 64 // world_size,
+            "learning_rate": 0.003,
+            "seed": 5,
+            "epochs": 9,
+            "sharding": sharding,
+            **train,
+        },
+    }
+
+
+def moves() -> dict[str, tuple[str, str]]:
+    return {
+        f"{move}-{optimizer}": (move, optimizer)
+        for move in MOVES
+        for optimizer in OPTIMIZERS
+        if not ("column_wise" in MOVES[move] and optimizer == "rowwise_adagrad")
+    }
+
+
+@pytest.fixture(scope="module")
+def found(
+    tmp_path_factory: pytest.TempPathFactory, make_small_data: Callable[..., DataFolder]
+) -> Path:
+    """Folders of what each run came to: ``whole/OPTIMIZER``, ``first/MOVE``, ``rest/MOVE``."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    data = make_small_data(folder / "data", rows=ROWS)
+    script = Path(__file__).with_name("checkpoint_ranks.py")
+
+    def run(stage: str, world_size: int, cases: dict[str, Any]) -> None:
+        note = folder / f"{stage}-{world_size}.json"
+        note.write_text(json.dumps(cases))
+        launch(script, note, data.path, folder / stage, world_size=world_size)
+
+    def case(name: str, world_size: int, sharding: Any, optimizer: str, **options: Any) -> Any:
+        settings = experiment(world_size, sharding, **OPTIMIZERS[optimizer])
+        return {"experiment": settings, "work": str(folder / "work" / name), **options}
+
+    undisturbed = {
+        optimizer: case(optimizer, 1, "table_wise", optimizer, until=END, resume=False)
+        for optimizer in OPTIMIZERS
+    }
+    run("whole", 1, undisturbed)
+    for stage, until, resume in (("first", STOP, False), ("rest", END, True)):
+        cases: dict[int, dict[str, Any]] = {1: {}, 2: {}}
+        for name, (move, optimizer) in moves().items():
+            at = 2 if resume else 0
+            world_size, sharding = MOVES[move][at : at + 2]
+            cases[world_size][name] = case(
+                name, world_size, sharding, optimizer, until=until, resume=resume
+            )
+        for world_size, some in cases.items():
+            run(stage, world_size, some)
+    return folder
+
+
+@pytest.mark.parametrize("name", moves())
+def test_a_checkpoint_moves_bit_for_bit_and_training_goes_on_alike(found: Path, name: str) -> None:
+    _, optimizer = moves()[name]
+    saved, loaded = (
+        load_file(found / "first" / name / "end"),
+        load_file(found / "rest" / name / "begin"),
+    )
+    assert saved.keys() == loaded.keys()
+    num_state = sum(key.startswith(("tables/", "adam/")) for key in saved)
+    assert num_state > (20 if optimizer == "sgd" else 27)
+    for key, tensor in saved.items():
+        assert torch.equal(tensor, loaded[key]), key
+        assert not tensor.isnan().any(), key
+    whole = json.loads((found / "whole" / optimizer / "losses.json").read_text())
+    parts = [
+        loss
+        for stage in ("first", "rest")
+        for loss in json.loads((found / stage / name / "losses.json").read_text())
+    ]
+    assert len(parts) == END
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-6)
+
+
+@pytest.fixture
+def trained(
+    tmp_path: Path, alone: torch.device, make_small_data: Callable[..., DataFolder]
+) -> Callable[..., Trainer]:
+    """Makes trainers on one work folder."""
+    data = make_small_data(tmp_path / "data", rows=ROWS)
+
+    def make(**train: Any) -> Trainer:
+        settings = Experiment.model_validate(experiment(1, "table_wise", **{"epochs": 2, **train}))
+        return Trainer(experiment=settings, data=data, device=alone, work=tmp_path / "work")
+
+    return make
+
+
+def steps_kept(trainer: Trainer) -> list[str]:
+    return sorted(path.name for path in (trainer._work / "checkpoint").iterdir())
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_the_last_ones_are_kept(trained: Callable[..., Trainer], keep: int) -> None:
+    one = trained(keep_checkpoints=keep, checkpoint_every_steps=3)
+    one.run()
+    # 8 steps an epoch, one at the end of each.
+    expected = ["step-000000012", "step-000000015", "step-000000016"]
+    assert steps_kept(one) == expected[-keep:]
+    assert sorted(path.name for path in one._work.glob("*.tmp")) == []
+
+
+def damage(path: Path, how: str) -> None:
+    if how == "cut":
+        path.write_bytes(path.read_bytes()[:-7])
+    elif how == "flipped":
+        content = bytearray(path.read_bytes())
+        content[-3] ^= 1
+        path.write_bytes(content)
+    else:
+        path.unlink()
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "gone"])
+@pytest.mark.parametrize("file", ["rank-00000.safetensors", "manifest.json"])
+def test_a_damaged_checkpoint_is_passed_over(
+    trained: Callable[..., Trainer], caplog: pytest.LogCaptureFixture, file: str, how: str
+) -> None:
+    one = trained(checkpoint_every_steps=3)
+    one.run()
+    damage(one._work / "checkpoint" / "step-000000016" / file, how)
+    other = trained(checkpoint_every_steps=3)
+    with caplog.at_level(logging.WARNING):
+        assert other.resume()
+    assert "step-000000016: is not whole; the checkpoint before it is tried." in caplog.text
+    assert other.progress.step == 15
+    # What it then comes to is what it would have come to.
+    again, first = other.run().state, one.run().state
+    assert again is not None and first is not None
+    assert weights_digest(again) == weights_digest(first)
+
+
+def test_no_whole_checkpoint_is_told(trained: Callable[..., Trainer]) -> None:
+    one = trained(keep_checkpoints=1)
+    one.run()
+    damage(one._work / "checkpoint" / "step-000000016" / "manifest.json", "cut")
+    with pytest.raises(CheckpointError, match=r"no checkpoint in it is whole\. Add --overwrite"):
+        trained().resume()
+
+
+def test_an_unfinished_write_is_no_checkpoint(trained: Callable[..., Trainer]) -> None:
+    one = trained(checkpoint_every_steps=3)
+    one.run()
+    newest = one._work / "checkpoint" / "step-000000016"
+    newest.rename(one._work / "checkpoint.tmp")
+    other = trained(checkpoint_every_steps=3)
+    assert other.resume()
+    assert other.progress.step == 15
+
+
+def test_a_checkpoint_of_another_optimizer_is_refused(trained: Callable[..., Trainer]) -> None:
+    trained(embedding_optimizer="adagrad").run()
+    with pytest.raises(CheckpointError, match=r"does not fit this model; tables/embed.* shape"):
+        trained(embedding_optimizer="rowwise_adagrad").resume()
+    with pytest.raises(CheckpointError, match=r"does not fit this model, which lacks tables/"):
+        trained(embedding_optimizer="sgd").resume()
+
+
+def test_a_checkpoint_is_written_while_training_goes_on(
+    trained: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights it holds are those of the step it began at, however long writing takes."""
+    go_on, write = Event(), checkpoint.save_file
+
+    def slow(*arguments: Any, **options: Any) -> None:
+        assert go_on.wait(60)
+        write(*arguments, **options)
+
+    one = trained()
+    bias = one.optimizers.named["graph.bias"].clone()
+    monkeypatch.setattr(checkpoint, "save_file", slow)
+    one._save(wait=False)
+    step = next(iter(one._read("train", seed=0).steps(Position(0, 0))))
+    one.step(step)
+    one._checkpoints.settle(wait=False)
+    assert one._checkpoints.is_writing
+    assert not torch.equal(one.optimizers.named["graph.bias"], bias)
+    go_on.set()
+    one._checkpoints.settle(wait=True)
+    other = trained()
+    assert other.resume()
+    assert torch.equal(other.optimizers.named["graph.bias"], bias)
+
+
+def test_the_best_weights_a_checkpoint_goes_back_to_are_kept(
+    trained: Callable[..., Trainer],
+) -> None:
+    one = trained(epochs=5, keep_checkpoints=2, monitor="logloss")
+    one.run()
+    assert one.progress.best_epoch == 5
+    kept = sorted(path.name for path in one._work.glob("best-*"))
+    assert kept[-1] == "best-5.safetensors"
+    assert "best-4.safetensors" in kept and "best-1.safetensors" not in kept
