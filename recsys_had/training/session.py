@@ -98,7 +98,7 @@ class TrainingSession:
 
     def _open_output(self) -> OutputFolder:
         fingerprint = {
-            "experiment": self._experiment.to_yaml(),
+            "experiment": _what_must_stay(self._experiment),
             "data": self._data.manifest.get("vocabulary_digest"),
             "rows": self._data.manifest.get("rows"),
         }
@@ -194,6 +194,21 @@ class TrainingSession:
             "mlflow_uri": tracker.uri,
             "history": json.loads(json.dumps(progress.history)),
         }
+
+
+def _what_must_stay(experiment: Experiment) -> str:
+    """The settings a training cannot be gone on with if they change.
+
+    How its rows and tables are dealt to ranks, and when it is saved, may: another machine may
+    take it up.
+    """
+    train = experiment.train.model_copy(
+        update={
+            key: type(experiment.train).model_fields[key].get_default()
+            for key in ("batch_size", "sharding", "checkpoint_every_steps", "keep_checkpoints")
+        }
+    )
+    return experiment.model_copy(update={"train": train}).to_yaml()
 
 
 def _status(error: BaseException) -> str:

@@ -1,0 +1,62 @@
+"""The kill harness on trainers of a few lines: one that goes on rightly, and one that does not."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Adds numbers up, remembers after each where it stands, and takes its time about it.
+TRAINER = """
+import hashlib, json, pathlib, sys, time
+out, resume = pathlib.Path(sys.argv[1]), "--resume" in sys.argv
+out.mkdir(parents=True, exist_ok=True)
+note = out / "state.json"
+at, total = json.loads(note.read_text()) if resume and note.exists() else (0, 0)
+while at < 40:
+    total += at * at
+    at += 1
+    fresh = out / "state.tmp"
+    fresh.write_text(json.dumps([at, total]))
+    time.sleep(0.02)
+    KEEP
+print(json.dumps({"digest": hashlib.sha256(str(total).encode()).hexdigest()}))
+"""
+RIGHT = "fresh.rename(note)"
+# A row is lost at every resume: the position is kept, the sum of the step before it.
+WRONG = "fresh.write_text(json.dumps([at, total - (at - 1) ** 2])); fresh.rename(note)"
+
+
+@pytest.mark.parametrize(("keep", "same"), [(RIGHT, True), (WRONG, False)])
+def test_a_trainer_that_goes_on_wrongly_is_found_out(tmp_path: Path, keep: str, same: bool) -> None:
+    (tmp_path / "trainer.py").write_text(TRAINER.replace("KEEP", keep))
+    harness = Path(__file__).with_name("kill.py")
+    options = ["--kills", "4", "--key", "digest", "--within", "0.5", "--seed", "3"]
+    during = ["--during", "{out}/state.tmp"]
+    command = [sys.executable, str(tmp_path / "trainer.py"), "{out}"]
+    done = subprocess.run(
+        [sys.executable, str(harness), *options, *during, "--", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == (0 if same else 1), done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["same"] is same
+    assert found["kills"] >= 2
+    assert len(found["moments"]) == found["kills"]
+    assert found["during_a_write"] >= 1
+
+
+def test_a_trainer_that_fails_is_told(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("kill.py")), "--", "false", "{out}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "exit code 1: false" in done.stderr
