@@ -130,16 +130,15 @@ def _pipe_closed() -> int:
 
 
 def _tell_problems(error: RecsysHadError) -> None:
-    if not is_first_rank():
-        return
     for problem in error.problems[:_MAX_PROBLEMS]:
-        _say(problem)
+        _say(problem, anyway=error.speaks)
     if error.total > min(len(error.problems), _MAX_PROBLEMS):
-        _say(f"{error.total} problems in all; the first {_MAX_PROBLEMS} are shown.")
+        told = f"{error.total} problems in all; the first {_MAX_PROBLEMS} are shown."
+        _say(told, anyway=error.speaks)
 
 
-def _say(text: str) -> None:
-    if is_first_rank():
+def _say(text: str, *, anyway: bool = False) -> None:
+    if anyway or is_first_rank():
         print(text, file=sys.stderr, flush=True)
 
 
@@ -147,6 +146,8 @@ def _prepare() -> None:
     """Settings that must stand before anything heavy is imported."""
     # Idle OpenMP threads that spin made a contended backward pass 60 times as slow.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # What torch's C++ says of a lost connection, in stacks of frames, is told in one line.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     _silence_libraries()
     signal.signal(signal.SIGTERM, _terminate)

@@ -66,7 +66,7 @@ def train(
     experiment, card = load_experiment_with_card(name, overrides)
     folder = DataFolder.open(data)
     folder.require(card)
-    with process_group() as device:
+    with process_group(experiment.train.timeout_s) as device:
         session = TrainingSession(
             experiment=experiment,
             name=Path(name).stem,

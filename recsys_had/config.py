@@ -199,6 +199,7 @@ class TrainConfig(_Model):
         seed: of initial weights, order of rows and dropout.
         checkpoint_every_steps: steps between checkpoints; one is written after every epoch.
         keep_checkpoints: how many of the last ones are kept.
+        timeout_s: seconds after which a rank no longer waits for another, and all end.
         sharding: how tables are divided among ranks: one of the kinds of
             :class:`ShardingConfig`, or a mapping of its keys.
         shuffle_pool_rows: rows that are shuffled together in memory.
@@ -223,6 +224,7 @@ class TrainConfig(_Model):
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
     checkpoint_every_steps: Count | None = None
     keep_checkpoints: Count = 2
+    timeout_s: Positive = 600.0
     sharding: ShardingConfig = ShardingConfig()
     shuffle_pool_rows: Count = 1 << 19
 

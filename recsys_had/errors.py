@@ -10,10 +10,14 @@ class RecsysHadError(Exception):
         problems: one line, or several; each stands on its own.
         total: number of problems found, where only the first ones are told.
 
+    ``speaks`` is set where one rank of several alone knows of it, and so must tell.
+
     >>> error = DataError(["a.tsv:3: 2 columns.", "a.tsv:9: 7 columns."])
     >>> error.problems
     ('a.tsv:3: 2 columns.', 'a.tsv:9: 7 columns.')
     """
+
+    speaks = False
 
     def __init__(self, problems: str | Sequence[str], *, total: int | None = None) -> None:
         self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
@@ -39,3 +43,7 @@ class DivergenceError(DataError):
 
 class CheckpointError(RecsysHadError):
     """A run folder or a checkpoint is missing, incomplete or changed."""
+
+
+class RankError(RecsysHadError):
+    """Another process of the training ended, or no longer answers."""

@@ -128,6 +128,13 @@ class FieldEmbeddings(nn.Module):
         made = self.dense if self.numeric_fields is None else self.numeric_fields.field_names
         return (*(field.name for field in self.fields), *made)
 
+    def names_of(self, name: str) -> tuple[str, ...]:
+        """Names of a set's fields, in order."""
+        if name == "fields":
+            return self.field_names
+        scaled = (self.dense[place] for place in self.scaled(name))
+        return (*(field.name for field in self._categorical(name)), *scaled)
+
     def scaled(self, name: str) -> tuple[int, ...]:
         """Places, among the dense inputs, of those a set embeds as ``x * v``."""
         if name == "fields" and self.numeric_fields is not None:

@@ -97,8 +97,8 @@ class Checkpoints:
             wait: wait for them; else leave it if one is not.
 
         Raises:
-            OSError: this rank could not write its file.
-            CheckpointError: another rank could not.
+            OSError: the file could not be written.
+            CheckpointError: one of several ranks could not write its own.
         """
         if self._writer is None:
             return
@@ -107,10 +107,18 @@ class Checkpoints:
         if not _all(self._writer.is_done):
             return
         writer, self._writer = self._writer, None
-        if not _all(writer.error is None):
+        errors: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(
+            errors, writer.error and (writer.error.strerror or str(writer.error))
+        )
+        if any(errors):
             shutil.rmtree(self._fresh, ignore_errors=True)
-            raise writer.error or CheckpointError(
-                f"{self._folder}: another rank could not write its part of a checkpoint."
+            if writer.error is not None and dist.get_world_size() == 1:
+                raise writer.error
+            rank = next(rank for rank, error in enumerate(errors) if error)
+            raise CheckpointError(
+                f"{self._folder}: rank {rank} could not write its part: {errors[rank]}. Free some "
+                "space and add --resume: the last checkpoint is kept."
             )
         digests: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(digests, writer.digest)
@@ -192,7 +200,7 @@ class _Writer(threading.Thread):
         self._path = path
         self._pieces = pieces
         self.digest = ""
-        self.error: Exception | None = None
+        self.error: OSError | None = None
         self.start()
 
     @property
@@ -211,8 +219,10 @@ class _Writer(threading.Thread):
             with self._path.open("rb") as file:
                 os.fsync(file.fileno())
             self.digest = _file_digest(self._path)
-        except Exception as error:  # told to the rank's own thread, which raises it
+        except OSError as error:
             self.error = error
+        except Exception as error:  # told to the rank's own thread, which raises it
+            self.error = OSError(str(error))
         finally:
             self._pieces = []
 

@@ -1,4 +1,9 @@
-"""One process or many: the process group, and work that one rank does for all."""
+"""One process or many: the process group, work that one rank does for all, ranks that fail.
+
+When a rank fails the others lose their connection to it, or wait in vain. Whoever fails first
+leaves a note in the group's store and tells why; the others, who only know that somebody is gone,
+end without a word. Where nobody left a note, a rank was killed: the first to miss it tells that.
+"""
 
 import gc
 import os
@@ -9,17 +14,36 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
+
+from recsys_had.errors import RankError, RecsysHadError
 
 T = TypeVar("T")
 
-_TIMEOUT = timedelta(minutes=10)
+_NOTE = "recsys_had/failed"
+# What gloo and NCCL say of a lost connection.
+_SIGNS = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "imed out waiting",
+    "imed out after",
+    "NCCL",
+)
 
 
 @contextmanager
-def process_group() -> Iterator[torch.device]:
+def process_group(timeout_s: float = 600.0) -> Iterator[torch.device]:
     """Joins the ranks torchrun started, or stands alone; yields this rank's device.
 
     Alone, the group lives in this process's memory: no port is opened.
+
+    Args:
+        timeout_s: seconds after which a rank no longer waits for another.
+
+    Raises:
+        RankError: another rank ended without a word, or did not answer in time.
+        SystemExit: another rank failed, and has told why.
     """
     launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
     use_cuda = torch.cuda.is_available()
@@ -29,7 +53,7 @@ def process_group() -> Iterator[torch.device]:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     if launched:
-        dist.init_process_group(backend, timeout=_TIMEOUT)
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
     else:
         store = dist.HashStore()  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
@@ -37,10 +61,52 @@ def process_group() -> Iterator[torch.device]:
         yield device
         # No rank leaves while another still talks to it.
         dist.barrier()
+    except Exception as error:
+        if dist.get_world_size() == 1:
+            raise
+        if not _is_first_to_fail():
+            raise SystemExit(1) from error
+        if _is_of_the_connection(error):
+            raise _missed(error, timeout_s) from error
+        if isinstance(error, RecsysHadError):
+            error.speaks = True
+        raise
     finally:
         # Sharded modules hold the group: they go before it does, not at the interpreter's end.
         gc.collect()
         dist.destroy_process_group()
+
+
+def _is_first_to_fail() -> bool:
+    """Whether no rank failed before this one; leaves the note that this one has."""
+    rank = str(dist.get_rank())
+    try:
+        store = distributed_c10d._get_default_store()
+        return bool(store.compare_set(_NOTE, "", rank) == rank.encode())
+    except RuntimeError:
+        # Rank 0 held the store and is gone; it would have told.
+        return dist.get_rank() == 1
+
+
+def _is_of_the_connection(error: Exception) -> bool:
+    """Whether it says no more than that another rank is gone."""
+    if isinstance(error, dist.DistError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
+
+
+def _missed(error: Exception, timeout_s: float) -> RankError:
+    waited = "imed out" in str(error)
+    what = (
+        f"another rank has not answered for {timeout_s:g} s"
+        if waited
+        else "another rank ended without a word; it was killed, perhaps for want of memory"
+    )
+    problem = RankError(
+        f"rank {dist.get_rank()}: {what}. Add --resume to go on from the last checkpoint."
+    )
+    problem.speaks = True
+    return problem
 
 
 def from_rank_zero(work: Callable[[], T]) -> T:

@@ -26,6 +26,7 @@ from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
 from recsys_had.training import published
 from recsys_had.training.bins import fit_bins
+from recsys_had.training.blame import not_finite
 from recsys_had.training.checkpoint import Checkpoints
 from recsys_had.training.distributed import from_rank_zero
 from recsys_had.training.interrupt import Interruption, stop
@@ -157,6 +158,11 @@ class Trainer:
             total_steps=total_steps,
         )
         _warn_of_warmup(self._config, total_steps)
+        # The vectors as they were looked up: the update makes all of a bad step's wrong.
+        self._seen: dict[str, Tensor] = {}
+        self.model.embeddings.register_forward_hook(
+            lambda module, arguments, found: self._seen.update(found)
+        )
         self._checkpoints = Checkpoints(
             work,
             model=self.sharded,
@@ -299,7 +305,7 @@ class Trainer:
                 mean = loss_sum / step.total if step.total else 0.0
                 if not math.isfinite(mean):
                     raise DivergenceError(
-                        f"step {progress.step + 1}: the loss is {mean}. "
+                        f"step {progress.step + 1}: the loss is {mean}. {self._where(step)} "
                         "Lower train.learning_rate or set train.gradient_clip_norm."
                     )
                 progress.step += 1
@@ -318,6 +324,13 @@ class Trainer:
                     self._stop_if_asked(requested)
                     begin = time.perf_counter()
         progress.train_seconds += time.perf_counter() - begin
+
+    def _where(self, step: Step) -> str:
+        """What in a step's rows was not finite before its update, on whichever rank."""
+        found: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(found, not_finite(step.batch, self._seen, self.model.embeddings))
+        told = next(filter(None, found), None)
+        return told or "The fields' vectors are finite: it comes of the network."
 
     def _agree(self, loss_sum: Tensor, requested: int | None) -> tuple[float, int | None]:
         """Sum of the losses of all ranks, and the signal any of them got."""

@@ -196,6 +196,15 @@ class TrainingSession:
         }
 
 
+_MAY_CHANGE = (
+    "batch_size",
+    "sharding",
+    "checkpoint_every_steps",
+    "keep_checkpoints",
+    "timeout_s",
+)
+
+
 def _what_must_stay(experiment: Experiment) -> str:
     """The settings a training cannot be gone on with if they change.
 
@@ -203,10 +212,7 @@ def _what_must_stay(experiment: Experiment) -> str:
     take it up.
     """
     train = experiment.train.model_copy(
-        update={
-            key: type(experiment.train).model_fields[key].get_default()
-            for key in ("batch_size", "sharding", "checkpoint_every_steps", "keep_checkpoints")
-        }
+        update={key: type(experiment.train).model_fields[key].get_default() for key in _MAY_CHANGE}
     )
     return experiment.model_copy(update={"train": train}).to_yaml()
 
