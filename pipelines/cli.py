@@ -11,6 +11,7 @@ _COMMANDS = {
     "evaluate": "Measure a run on a split of encoded rows.",
     "predict": "Score raw rows with a run.",
     "describe": "Show a model's nodes, parameters and cost.",
+    "plan": "Show where the tables would lie on a cluster, without one.",
     "benchmark": "Train several experiments, several seeds each, and compare them.",
     "list": "List bundled datasets, experiments or interactions.",
     "demo": "Run the whole job on generated rows with a known best AUC.",

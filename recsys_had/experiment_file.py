@@ -12,7 +12,7 @@ import pydantic
 import yaml
 
 from recsys_had.bundled import configs_dir
-from recsys_had.config import Experiment, LossConfig, ModelConfig, TrainConfig
+from recsys_had.config import Experiment, LossConfig, ModelConfig, ShardingConfig, TrainConfig
 from recsys_had.errors import ConfigError, SchemaError
 from recsys_had.nodes import SOURCES, resolve_nodes
 from recsys_had.numeric_config import NumericConfig, resolve_numeric
@@ -280,6 +280,8 @@ def _set(content: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
             here[key] = {}
         if key == "loss" and isinstance(here[key], str):
             here[key] = {"kind": here[key]}
+        if key == "sharding" and isinstance(here[key], str):
+            here[key] = {"default": here[key]}
         here = here[key]
         if not isinstance(here, dict):
             return  # the file's own mistake, and told as such
@@ -313,6 +315,11 @@ def _apply_override(content: dict[str, Any], keys: tuple[str, ...], value: Any) 
     known = [
         f"{section}.{key}" for section, kind in sections.items() for key in kind.model_fields
     ] + ["dataset"]
+    if keys[:2] == ("train", "sharding"):
+        known += [f"train.sharding.{key}" for key in ShardingConfig.model_fields]
+        if keys[2:3] == ("tables",) and len(keys) in (4, 5):
+            # FIELD, or SET.FIELD.
+            known, keys = [*known, name], (*keys[:3], ".".join(keys[3:]))
     if keys[:2] == ("train", "loss"):
         losses = typing.get_args(LossConfig)
         known += [f"train.loss.{key}" for loss in losses for key in loss.model_fields]

@@ -227,6 +227,15 @@ def test_a_wrong_experiment_is_told_with_file_and_line(
         ),
         ("train.seed=2.5", "override: train.seed: must be a whole number; got 2.5."),
         (
+            "train.sharding=gird",
+            "override: train.sharding: must be 'table_wise', 'row_wise', 'column_wise', "
+            "'table_row_wise', 'grid', 'data_parallel' or 'auto'; got 'gird'. Did you mean 'grid'?",
+        ),
+        (
+            "train.sharding.table.A=row_wise",
+            "override: train.sharding.table.A: unknown key. Did you mean 'train.sharding.tables'?",
+        ),
+        (
             "train.embedding_l2=0.1",
             "override: train: embedding_l2 needs regime 'published': a fused optimizer touches "
             "only the rows of a batch, so it cannot apply a penalty on whole tables.",
@@ -255,6 +264,15 @@ def test_a_wrong_value_is_blamed_on_the_file_or_the_override_it_stands_in(tmp_pa
     conflict = HEAD + "  nodes: [fm]\ntrain: {embedding_l2: 0.1}\n"
     (told,) = problems_of(tmp_path, conflict, "train.epochs=2")
     assert told.startswith("e.yaml:4: train: embedding_l2 needs regime 'published'")
+
+
+def test_overrides_may_shard_single_tables(tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text(HEAD + "  nodes: [fm]\ntrain: {sharding: row_wise}\n")
+    words = ("train.sharding.tables.A=table_wise", "train.sharding.tables.linear.B=data_parallel")
+    sharding = load_experiment(str(path), words).train.sharding
+    assert sharding.default == "row_wise"
+    assert sharding.tables == {"A": "table_wise", "linear.B": "data_parallel"}
 
 
 def test_an_override_may_set_a_key_of_a_section_left_empty(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ class CTRModel(nn.Module):
         config: the model part of an experiment.
         vectors: name and size of each content vector, which a node may read by its name.
         seed: of every initial weight.
+        tables_on: device of the tables; ``meta`` where they are to be described, not filled.
 
     Raises:
         ConfigError: a node reads what is not there, or two things have one name.
@@ -50,6 +51,7 @@ class CTRModel(nn.Module):
         config: ModelConfig,
         vectors: Mapping[str, int] | None = None,
         seed: int = 0,
+        tables_on: str = "cpu",
     ) -> None:
         super().__init__()
         for name in (*config.nodes, *config.tables):
@@ -83,6 +85,7 @@ class CTRModel(nn.Module):
                 widths=widths,
                 chosen=chosen,
                 numeric=numeric_fields(dense, config, is_read="fields" in widths, seed=seed),
+                tables_on=tables_on,
             )
             torch.manual_seed(seed)
             names = list(self.embeddings.field_names)
@@ -104,7 +107,7 @@ class CTRModel(nn.Module):
             )
         with torch.no_grad():
             for name, weight in self.named_parameters():
-                if is_table(name):
+                if is_table(name) and not weight.is_meta:
                     width = self.table_width(name)
                     weight.zero_()
                     weight[:, :width] = self.initial.rows(name, 0, len(weight), width)

@@ -71,6 +71,7 @@ class FieldEmbeddings(nn.Module):
         widths: width of each set of tables; ``fields`` is the shared one.
         chosen: fields of the sets that do not hold all of them, categorical or dense, in order.
         numeric: makes the shared set's fields of the dense inputs; None scales each of them.
+        tables_on: device of the tables.
 
     >>> from recsys_had.batch import EncodedRows, Layout
     >>> import numpy as np
@@ -90,6 +91,7 @@ class FieldEmbeddings(nn.Module):
         widths: Mapping[str, int],
         chosen: Mapping[str, Sequence[str]] | None = None,
         numeric: NumericFields | None = None,
+        tables_on: str = "cpu",
     ) -> None:
         super().__init__()
         self.fields = tuple(fields)
@@ -100,7 +102,7 @@ class FieldEmbeddings(nn.Module):
         self.numeric = nn.ParameterDict()
         for name, width in self.widths.items():
             if held := self._categorical(name):
-                self.tables[name] = _collection(held, width)
+                self.tables[name] = _collection(held, width, tables_on)
         if numeric is None and "fields" in self.widths:
             numeric = NumericFields(dense=dense, config=None, embedding_dim=widths["fields"])
         self.numeric_fields = numeric
@@ -194,14 +196,16 @@ def _in_order(wanted: list[str], found: Sequence[str], rows_BFD: Tensor) -> Tens
     return rows_BFD.index_select(1, order)
 
 
-def _collection(fields: Sequence[FieldSpec], width: int) -> EmbeddingBagCollection:
+def _collection(fields: Sequence[FieldSpec], width: int, device: str) -> EmbeddingBagCollection:
     """The tables of one width.
 
     Raises:
         ConfigError: they do not fit into memory.
     """
     try:
-        return EmbeddingBagCollection(tables=[_table(field, width) for field in fields])
+        return EmbeddingBagCollection(
+            tables=[_table(field, width) for field in fields], device=torch.device(device)
+        )
     except RuntimeError as cause:
         if "allocate memory" not in str(cause):
             raise

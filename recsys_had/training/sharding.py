@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.model_parallel import DistributedModelParallel
-from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
+from torchrec.distributed.planner import Topology
 from torchrec.distributed.planner.types import PlannerError
 from torchrec.distributed.sharding_plan import (
     ParameterShardingGenerator,
@@ -39,6 +39,7 @@ from recsys_had.suggest import nearest
 from recsys_had.training.distributed import from_rank_zero
 from recsys_had.training.optimizers import attach_fused
 from recsys_had.training.pieces import fill
+from recsys_had.training.planning import COPIED, find_plan, to_config_error
 
 # FBGEMM's kernels take rows of whole 16-byte groups.
 _COLUMNS = 4
@@ -87,15 +88,15 @@ def shard(
     group = dist.group.WORLD
     assert group is not None, "process_group() was entered"
     sharder = cast(ModuleSharder[Any], EmbeddingBagCollectionSharder())
-    kinds = chosen_kinds(_tables(model), config.sharding)
+    kinds = chosen_kinds(tables_of(model), config.sharding)
     kernel = "fused" if config.regime == "scale" else "dense"
     if config.sharding.default == "auto":
-        plan = from_rank_zero(lambda: _planned(model, kinds, config, kernel, device))
+        plan = from_rank_zero(lambda: _planned(model, kinds, config, device))
         for path, tables in plan.plan.items():
             for name, found in cast(EmbeddingModuleShardingPlan, tables).items():
                 kinds[path, name] = cast(ShardingKind, found.sharding_type)
     if kernel == "fused":
-        attach_fused(model, config, leave_out={at for at, kind in kinds.items() if kind == _COPIED})
+        attach_fused(model, config, leave_out={at for at, kind in kinds.items() if kind == COPIED})
     if config.sharding.default != "auto":
         plan = _by_hand(model, kinds, sharder, kernel, device)
     sharded = DistributedModelParallel(
@@ -107,9 +108,6 @@ def shard(
     )
     fill(sharded, model)
     return sharded
-
-
-_COPIED: ShardingKind = "data_parallel"
 
 
 def chosen_kinds(
@@ -142,7 +140,8 @@ def chosen_kinds(
     }
 
 
-def _tables(model: CTRModel) -> list[Table]:
+def tables_of(model: CTRModel) -> list[Table]:
+    """Every table of a model."""
     return [
         Table(path, table.name, table.num_embeddings, table.embedding_dim)
         for path, module in _collections(model)
@@ -172,7 +171,7 @@ def _by_hand(
     places = _Places(dist.get_world_size(), local_world_size(), kernel)
     chosen: dict[str, dict[str, ParameterShardingGenerator]] = {}
     tables = sorted(
-        _tables(model), key=lambda table: (-table.num_embeddings * table.width, table.path)
+        tables_of(model), key=lambda table: (-table.num_embeddings * table.width, table.path)
     )
     for table in tables:
         place = places.of(table, kinds[table.path, table.name])
@@ -251,7 +250,6 @@ def _planned(
     model: CTRModel,
     kinds: Mapping[tuple[str, str], ShardingKind],
     config: TrainConfig,
-    kernel: str,
     device: torch.device,
 ) -> ShardingPlan:
     """What TorchRec's planner finds, given the tables whose kind is fixed.
@@ -259,43 +257,30 @@ def _planned(
     Raises:
         ConfigError: it finds no plan, or would have to follow two for tables of one name.
     """
-    free = ["table_wise", "data_parallel"]
-    if device.type == "cuda":
-        free += ["row_wise", "table_row_wise"]
-    if kernel == "fused" and config.table_optimizer != "rowwise_adagrad":
-        # Of a dense table the planner may give a rank two cuts, of one name.
-        free += ["column_wise"]
-    fixed: dict[str, ShardingKind] = {}
+    fixed = kinds_by_name(kinds)
+    topology = Topology(
+        world_size=dist.get_world_size(),
+        local_world_size=local_world_size(),
+        compute_device=device.type,
+    )
+    try:
+        plan, _ = find_plan(model, fixed=fixed, config=config, topology=topology)
+    except PlannerError as cause:
+        raise to_config_error(cause, world_size=dist.get_world_size(), device=device) from cause
+    return plan
+
+
+def kinds_by_name(kinds: Mapping[tuple[str, str], ShardingKind]) -> dict[str, str]:
+    """The kind of each table by its name alone, as the planner knows them.
+
+    Raises:
+        ConfigError: tables of one name, in several sets, are to be sharded differently.
+    """
+    fixed: dict[str, str] = {}
     for (path, name), kind in kinds.items():
         if fixed.setdefault(name, kind) != kind:
             raise ConfigError(
                 f"train.sharding.tables: with 'auto', the tables '{name}' of all sets are sharded "
                 f"alike; got another kind for {path.rsplit('.', 1)[-1]}. Name the field alone."
             )
-    constraints = {
-        name: ParameterConstraints(
-            sharding_types=free if kind == "auto" else [kind],
-            compute_kernels=[kernel, "dense"],
-        )
-        for name, kind in fixed.items()
-    }
-    planner = EmbeddingShardingPlanner(
-        topology=Topology(
-            world_size=dist.get_world_size(),
-            local_world_size=local_world_size(),
-            compute_device=device.type,
-        ),
-        constraints=constraints,
-    )
-    try:
-        plan = planner.plan(model, [cast(ModuleSharder[Any], EmbeddingBagCollectionSharder())])
-    except PlannerError as cause:
-        told = str(cause).strip().splitlines()[0]
-        raise ConfigError(
-            f"train.sharding: TorchRec's planner finds no plan for {dist.get_world_size()} ranks "
-            f"on {device.type}: {told} Name the sharding of tables, or use more ranks."
-        ) from cause
-    for tables in plan.plan.values():
-        for found in cast(EmbeddingModuleShardingPlan, tables).values():
-            found.compute_kernel = kernel if found.sharding_type != _COPIED else "dense"
-    return plan
+    return fixed
