@@ -15,6 +15,12 @@ from recsys_had.pipelines._command import Result, is_first_rank, recsys_had_comm
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished or unfinished run.")
+@click.option(
+    "--warm-start",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Begin with the weights of an earlier run, row by row of what its values were.",
+)
 @click.option("--no-tracking", is_flag=True, help="Keep the run out of MLflow.")
 def command(
     experiment: str,
@@ -23,6 +29,7 @@ def command(
     out: Path,
     resume: bool,
     overwrite: bool,
+    warm_start: Path | None,
     no_tracking: bool,
 ) -> Result:
     """Train EXPERIMENT (a bundled name or a YAML file); KEY=VALUE overrides its settings.
@@ -36,6 +43,7 @@ def command(
         out=out,
         resume=resume,
         overwrite=overwrite,
+        warm_start=warm_start,
         tracking=not no_tracking,
     )
     return Result(content, _as_text(content, out))
@@ -49,6 +57,7 @@ def train(
     out: Path,
     resume: bool = False,
     overwrite: bool = False,
+    warm_start: Path | None = None,
     tracking: bool = True,
 ) -> dict[str, Any]:
     """Trains, tracks and publishes a run folder; returns what ``--json`` prints."""
@@ -76,6 +85,7 @@ def train(
             resume=resume,
             overwrite=overwrite,
             tracking=tracking,
+            warm_start=warm_start,
             show_progress=is_first_rank() and os.isatty(2),
         )
         return session.run()
@@ -95,7 +105,21 @@ def _as_text(content: dict[str, Any], out: Path) -> str:
         f"{content['epochs']} epochs, {content['steps']} steps, "
         f"{content['rows_per_s']:,.0f} rows/s, world size {content['world_size']}"
     )
+    if content["warm_start"] is not None:
+        lines.append(_warm_line(content["warm_start"]))
     lines.append(f"run folder: {out}")
     if content["mlflow_run_id"]:
         lines.append(f"MLflow run: {content['mlflow_run_id']} at {content['mlflow_uri']}")
     return "\n".join(lines)
+
+
+def _warm_line(told: dict[str, Any]) -> str:
+    rows = {
+        what: sum(counts[what] for counts in told["tables"].values())
+        for what in ("kept", "new", "gone")
+    }
+    line = (
+        f"begun with {told['run']}: {rows['kept']:,} rows of tables kept, {rows['new']:,} new, "
+        f"{rows['gone']:,} gone"
+    )
+    return f"{line}; anew: {', '.join(told['fresh'])}" if told["fresh"] else line

@@ -178,6 +178,23 @@ class Encoder:
             raise ValueError(f"value_of: {field} is hashed, and a hash has no way back.")
         return found.value_of(ids)
 
+    def carried_ids(self, field: str, older: "Encoder") -> NDArray[np.int64]:
+        """For each id of a field, the id its value had in an older encoder; -1 where it had none.
+
+        Id 0, missing or unseen, stays what it is. Hashed ids are carried where both hash into as
+        many buckets; else, and where the older one has no such field, nothing is.
+        """
+        own, before = self._ids[field], older._ids.get(field)
+        found = np.full(own.num_embeddings, -1, np.int64)
+        if isinstance(own, Vocabulary) and isinstance(before, Vocabulary):
+            ids = before.ids(own.values)
+            found[1:] = np.where(ids > 0, ids, -1)
+            found[0] = 0
+        elif isinstance(own, HashedIds) and isinstance(before, HashedIds):
+            same = own.num_buckets == before.num_buckets
+            found[:] = np.arange(own.num_embeddings) if same else -1
+        return found
+
     def counts_of(self, field: str) -> pl.DataFrame:
         """``value``, ``count`` and ``id`` of a field's vocabulary, empty where it is hashed."""
         found = self._ids[field]

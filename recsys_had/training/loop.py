@@ -24,6 +24,7 @@ from recsys_had.errors import DataError, DivergenceError
 from recsys_had.metrics import evaluate_rows, improves, monitored
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
+from recsys_had.run_folder import RunFolder
 from recsys_had.training import published
 from recsys_had.training.bins import fit_bins
 from recsys_had.training.blame import not_finite
@@ -34,6 +35,7 @@ from recsys_had.training.losses import require_students, row_losses
 from recsys_had.training.optimizers import Optimizers
 from recsys_had.training.pieces import gather_state, scatter_state
 from recsys_had.training.sharding import shard
+from recsys_had.training.warm_start import warm_start
 
 log = logging.getLogger("recsys_had")
 
@@ -191,6 +193,10 @@ class Trainer:
             digest = hashlib.sha256(seed.encode()).digest()
             torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
         return True
+
+    def warm_start(self, run: RunFolder) -> dict[str, Any]:
+        """Begins with an earlier run's weights; see :mod:`recsys_had.training.warm_start`."""
+        return warm_start(run, data=self._data, sharded=self.sharded, model=self.model)
 
     def run(self) -> TrainResult:
         """Trains to the end, then measures the best weights on every other split.

@@ -14,7 +14,7 @@ from recsys_had.data.folder import DataFolder
 from recsys_had.errors import RecsysHadError
 from recsys_had.output import OutputFolder
 from recsys_had.plots import calibration_png, roc_curve_png
-from recsys_had.run_folder import write_run_folder
+from recsys_had.run_folder import RunFolder, write_run_folder
 from recsys_had.tracking import NullTracker, Tracker, start_tracker
 from recsys_had.training.checkpoint import CHECKPOINT
 from recsys_had.training.distributed import from_rank_zero
@@ -33,6 +33,7 @@ class TrainingSession:
         resume: go on from a checkpoint in ``out``, if there is one.
         overwrite: replace what ``out`` holds.
         tracking: record the run in MLflow.
+        warm_start: an earlier run to begin with the weights of.
         show_progress: draw a progress bar.
     """
 
@@ -47,6 +48,7 @@ class TrainingSession:
         resume: bool = False,
         overwrite: bool = False,
         tracking: bool = True,
+        warm_start: Path | None = None,
         show_progress: bool = False,
     ) -> None:
         self._experiment = experiment
@@ -57,8 +59,10 @@ class TrainingSession:
         self._resume = resume
         self._overwrite = overwrite
         self._tracking = tracking
+        self._earlier = None if warm_start is None else RunFolder.open(warm_start)
         self._show_progress = show_progress
         self._is_first = dist.get_rank() == 0
+        self._warm: dict[str, Any] | None = None
 
     def run(self) -> dict[str, Any]:
         """Trains to the end; returns the report.
@@ -84,8 +88,9 @@ class TrainingSession:
                 on_metrics=lambda metrics, step: tracker.log_metrics(metrics, step),
                 show_progress=self._show_progress,
             )
-            if folder.resumed:
-                trainer.resume()
+            resumed = folder.resumed and trainer.resume()
+            if self._earlier is not None:
+                self._warm_start(folder.work / "warm_start.json", trainer, resumed=resumed)
             from_rank_zero(start_tracking)
             try:
                 result = trainer.run()
@@ -102,6 +107,8 @@ class TrainingSession:
             "data": self._data.manifest.get("vocabulary_digest"),
             "rows": self._data.manifest.get("rows"),
         }
+        if self._earlier is not None:
+            fingerprint["warm_start"] = self._earlier.manifest["weights_digest"]
         return OutputFolder(
             self._out,
             marker="manifest.json",
@@ -111,6 +118,16 @@ class TrainingSession:
             keep_unfinished=True,
             checkpoint=CHECKPOINT,
         )
+
+    def _warm_start(self, note: Path, trainer: Trainer, *, resumed: bool) -> None:
+        """Begins with the earlier weights, unless they have been trained on already."""
+        assert self._earlier is not None
+        if not resumed:
+            found = trainer.warm_start(self._earlier)
+            if self._is_first:
+                note.write_text(json.dumps({"run": str(self._earlier.path), **found}))
+        # Of one rank alone: the others do not report.
+        self._warm = json.loads(note.read_text()) if self._is_first else None
 
     def _start_tracker(self, folder: OutputFolder) -> Tracker:
         """A resumed training goes on under its own MLflow run."""
@@ -190,6 +207,7 @@ class TrainingSession:
             "best_epoch": progress.best_epoch,
             "world_size": dist.get_world_size(),
             "weights_digest": manifest["weights_digest"],
+            "warm_start": self._warm,
             "mlflow_run_id": tracker.run_id,
             "mlflow_uri": tracker.uri,
             "history": json.loads(json.dumps(progress.history)),

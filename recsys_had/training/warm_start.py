@@ -1,0 +1,104 @@
+"""Begins a training with the weights of an earlier run whose vocabulary was another.
+
+A row of a table goes with its value, whatever id the value has now. Rows of new values begin as
+they would have, and so does everything the earlier run has not, or has of another shape.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from torch import nn
+
+from recsys_had.data.encode import Encoder
+from recsys_had.data.folder import DataFolder
+from recsys_had.model.ctr import CTRModel
+from recsys_had.run_folder import RunFolder
+from recsys_had.training.pieces import Piece, local_pieces
+
+_ROWS = 1 << 18
+
+
+def warm_start(
+    run: RunFolder, *, data: DataFolder, sharded: nn.Module, model: CTRModel
+) -> dict[str, Any]:
+    """Writes an earlier run's weights into this rank's pieces.
+
+    Args:
+        run: the earlier run.
+        data: the rows to train on, whose vocabularies may have grown.
+        sharded: the model spread over the ranks.
+        model: the same model, for names and widths.
+
+    Returns:
+        ``tables``: for each, how many rows were ``kept``, are ``new``, and are ``gone``;
+        ``fresh``: names of what begins anew.
+    """
+    new, old = Encoder.load(data.path), Encoder.load(run.encoder_path)
+    tables: dict[str, dict[str, int]] = {}
+    fresh = []
+    carried: dict[str, NDArray[np.int64]] = {}
+    with safe_open(run.path / "weights.safetensors", framework="pt") as saved, torch.no_grad():
+        held = set(saved.keys())
+        for name, shape in _wanted(sharded, model):
+            before = list(saved.get_slice(name).get_shape()) if name in held else None
+            if ".tables." in name:
+                field = _field(name)
+                if before is None or before[1:] != shape[1:]:
+                    fresh.append(name)
+                    continue
+                if field not in carried:
+                    carried[field] = new.carried_ids(field, old)
+                kept = int((carried[field] >= 0).sum())
+                tables[f"{name.split('.')[2]}.{field}"] = {
+                    "kept": kept,
+                    "new": len(carried[field]) - kept,
+                    "gone": before[0] - kept,
+                }
+            elif before != shape or _of_other_columns(name, data, run):
+                fresh.append(name)
+        for piece in local_pieces(sharded):
+            if piece.name in fresh:
+                continue
+            source = saved.get_tensor(piece.name)
+            if ".tables." in piece.name:
+                width = model.table_width(piece.name)
+                _carry(piece, source, carried[_field(piece.name)], width)
+            else:
+                piece.tensor.copy_(source)
+    return {"tables": tables, "fresh": fresh}
+
+
+def _wanted(sharded: nn.Module, model: CTRModel) -> Iterator[tuple[str, list[int]]]:
+    """Every weight and its whole shape, padding left out."""
+    for name, value in sharded.state_dict().items():
+        shape = list(value.size())
+        if ".tables." in name:
+            shape[1] = model.table_width(name)
+        yield name, shape
+
+
+def _field(name: str) -> str:
+    """The field of a table's weight, ``embeddings.tables.SET.embedding_bags.FIELD.weight``."""
+    table = name.split(".", 4)[4].removesuffix(".weight")
+    return table.removeprefix("field ")
+
+
+def _of_other_columns(name: str, data: DataFolder, run: RunFolder) -> bool:
+    """Whether a weight belongs to numeric columns that are not the same ones as before."""
+    return ".numeric" in name and list(data.card.dense) != list(run.card.dense)
+
+
+def _carry(piece: Piece, source: torch.Tensor, ids: NDArray[np.int64], width: int) -> None:
+    """Writes the old rows of a piece's values over its initial ones, some rows at a time."""
+    row, column = piece.offset
+    last = min(column + piece.tensor.shape[1], width)
+    for first in range(0, len(piece.tensor), _ROWS):
+        part = piece.tensor[first : first + _ROWS]
+        wanted = ids[row + first : row + first + len(part)]
+        here = np.flatnonzero(wanted >= 0)
+        rows = source[torch.from_numpy(wanted[here]), column:last].to(part.device)
+        part[torch.from_numpy(here).to(part.device), : last - column] = rows
