@@ -152,14 +152,10 @@ class Trainer:
             self._config.loss, num_heads=graph.num_heads, has_dropout=graph.has_dropout
         )
         self.sharded = shard(self.model, self._config, device=device)
-        total_steps = self._config.epochs * self._reader.num_steps
         self.optimizers = Optimizers(
-            self.sharded,
-            self._config,
-            widths=self.model.embeddings.widths,
-            total_steps=total_steps,
+            self.sharded, self._config, widths=self.model.embeddings.widths
         )
-        _warn_of_warmup(self._config, total_steps)
+        _warn_of_warmup(self._config, self._config.epochs * self._reader.num_steps)
         # The vectors as they were looked up: the update makes all of a bad step's wrong.
         self._seen: dict[str, Tensor] = {}
         self.model.embeddings.register_forward_hook(
@@ -232,7 +228,9 @@ class Trainer:
         are multiplied by them, and the divisor is their sum over all ranks. Where that is 0, so
         is the gradient.
         """
-        self.optimizers.prepare(self.progress.step)
+        progress = self.progress
+        epochs_done = progress.epoch + progress.row / self._reader.num_rows
+        self.optimizers.prepare(progress.step, done=epochs_done / self._config.epochs)
         batch = step.batch.to(self._device)
         losses = self._row_losses(batch, step)
         loss_sum = (losses if batch.weight is None else losses * batch.weight).sum()

@@ -83,7 +83,6 @@ class Optimizers:
         model: the sharded model.
         config: the training part of an experiment.
         widths: of each set of tables, padding not counted.
-        total_steps: steps the schedule spans.
     """
 
     def __init__(
@@ -92,10 +91,8 @@ class Optimizers:
         config: TrainConfig,
         *,
         widths: Mapping[str, int],
-        total_steps: int,
     ) -> None:
         self._config = config
-        self._total_steps = total_steps
         self.plateau_scale = 1.0
         self.fused = model.fused_optimizer if config.regime == "scale" else None
         sharded = {
@@ -144,22 +141,27 @@ class Optimizers:
                 self._groups += self.plain[-1].param_groups
         self._rates = [group["lr"] for group in self._groups]
 
-    def rate_factor(self, step: int) -> float:
-        """What the learning rates are multiplied by at a 0-based step."""
+    def rate_factor(self, step: int, *, done: float) -> float:
+        """What the learning rates are multiplied by.
+
+        Args:
+            step: 0-based; the warm-up counts steps.
+            done: share of all epochs' rows seen; the schedules go by it, so that a training taken
+                up with another number of ranks goes on where it was.
+        """
         config = self._config
         factor = self.plateau_scale
         if step < config.warmup_steps:
             factor *= (step + 1) / config.warmup_steps
-        done = min(step / max(self._total_steps, 1), 1.0)
         if config.schedule == "linear":
             factor *= 1 - done
         elif config.schedule == "cosine":
             factor *= 0.5 * (1 + math.cos(math.pi * done))
         return factor
 
-    def prepare(self, step: int) -> None:
+    def prepare(self, step: int, *, done: float) -> None:
         """Sets the rates of a step and clears gradients; called before the forward pass."""
-        factor = self.rate_factor(step)
+        factor = self.rate_factor(step, done=done)
         for group, rate in zip(self._groups, self._rates, strict=True):
             group["lr"] = rate * factor
             if self._config.regime == "published" and self._config.schedule == "plateau":
