@@ -29,7 +29,7 @@ from torch import Tensor
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from recsys_had.errors import CheckpointError
-from recsys_had.training.distributed import from_rank_zero
+from recsys_had.training.distributed import collective_device, from_rank_zero
 from recsys_had.training.optimizers import Optimizers
 from recsys_had.training.pieces import Piece, local_pieces, overlap, pieces_of
 
@@ -382,8 +382,7 @@ def _all(answer: bool) -> bool:
     """Whether every rank says so."""
     if dist.get_world_size() == 1:
         return answer
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    said = torch.tensor(int(answer), device=device)
+    said = torch.tensor(int(answer), device=collective_device())
     dist.all_reduce(said, op=dist.ReduceOp.MIN)
     return bool(said)
 

@@ -77,6 +77,11 @@ def process_group(timeout_s: float = 600.0) -> Iterator[torch.device]:
         dist.destroy_process_group()
 
 
+def collective_device() -> torch.device:
+    """Where a tensor must lie that ranks send each other."""
+    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+
+
 def _is_first_to_fail() -> bool:
     """Whether no rank failed before this one; leaves the note that this one has."""
     rank = str(dist.get_rank())

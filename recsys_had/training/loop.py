@@ -143,6 +143,8 @@ class Trainer:
             config=experiment.model,
             vectors=data.card.vectors,
             seed=self._config.seed,
+            # Of several ranks each fills its own parts alone.
+            tables_on="meta" if dist.get_world_size() > 1 else "cpu",
         )
         if self._config.has_legacy_defaults:
             published.draw_scales(self.model.graph, seed=self._config.seed)

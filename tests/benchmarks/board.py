@@ -5,6 +5,9 @@ logs: AUC and logloss on the same validation rows, and on test rows that are not
 
     recsys-had benchmark frappe --data data/frappe --out docs/results/frappe --seeds 2021 2022
     python tests/benchmarks/board.py docs/results/frappe
+
+With ``--beside NAME``, another folder of runs in the report's, it also writes `NAME.md`: the same
+models under something else, by the mean of their AUC over the seeds both have.
 """
 
 import argparse
@@ -47,14 +50,48 @@ def line(row: Row, aucs: list[float], published: dict[str, Any] | None) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def results_in(folder: Path) -> list[Measured]:
+    """Every finished run of a folder; trials are not."""
+    notes = sorted(folder.glob("*.json"))
+    return [Measured.load(path) for path in notes if "-trial" not in path.stem]
+
+
+def beside(ours: list[Measured], others: list[Measured], published: dict[str, Any]) -> str:
+    """A table of the models both have runs of, by the seeds both have."""
+    by_run = {(one.experiment, one.seed): one for one in others}
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    for one in ours:
+        if (other := by_run.get((one.experiment, one.seed))) is not None:
+            pairs.setdefault(one.experiment, []).append((one.auc, other.auc))
+    lines = [
+        "| model | seeds | valid AUC here | there | there less here | published |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    gains = []
+    for name, found in sorted(pairs.items()):
+        here, there = (sum(column) / len(found) for column in zip(*found, strict=True))
+        gains.append(there - here)
+        known = published.get(name.split("_", 1)[1], {})
+        lines.append(
+            f"| {name.split('_', 1)[1]} | {len(found)} | {decimals(here)} | {decimals(there)} "
+            f"| {there - here:+.5f} | {decimals(known.get('valid_auc'))} |"
+        )
+    lines.append(f"| mean | | | | {sum(gains) / len(gains):+.5f} | |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Writes `board.md` into the report's folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("report", type=Path)
-    folder = parser.parse_args().report
+    parser.add_argument("--beside", metavar="NAME")
+    options = parser.parse_args()
+    folder = options.report
     published = json.loads((folder / "published.json").read_text())
-    notes = sorted((folder / "runs").glob("*.json"))
-    results = [Measured.load(path) for path in notes if "-trial" not in path.stem]
+    results = results_in(folder / "runs")
+    if options.beside:
+        table = beside(results, results_in(folder / options.beside), published)
+        (folder / f"{options.beside}.md").write_text(table)
     aucs: dict[str, list[float]] = {}
     for one in results:
         aucs.setdefault(one.experiment, []).append(one.auc)

@@ -116,7 +116,7 @@ def test_a_trial_that_diverges_has_lost_and_the_others_go_on(
     done = cli("benchmark", "synthetic", "--data", data, "--out", out, *words, "--tune", 2)
     assert done.code == 0, done.err
     assert "synthetic_fm, trial1: step " in done.err
-    assert ": the loss is nan. Lower train.learning_rate" in done.err
+    assert ": the loss is nan. " in done.err
     told = (out / "report.md").read_text()
     assert "- synthetic_fm (1 came to an end): train.epochs=1\n" in told
 
