@@ -130,11 +130,13 @@ def _pipe_closed() -> int:
 
 
 def _tell_problems(error: RecsysHadError) -> None:
+    # Of a host whose ranks alone have met it, say a path that is not there, the first tells.
+    alone = error.speaks or os.environ.get("LOCAL_RANK") == "0"
     for problem in error.problems[:_MAX_PROBLEMS]:
-        _say(problem, anyway=error.speaks)
+        _say(problem, anyway=alone)
     if error.total > min(len(error.problems), _MAX_PROBLEMS):
         told = f"{error.total} problems in all; the first {_MAX_PROBLEMS} are shown."
-        _say(told, anyway=error.speaks)
+        _say(told, anyway=alone)
 
 
 def _say(text: str, *, anyway: bool = False) -> None:

@@ -86,7 +86,6 @@ def plan(
     from recsys_had.machines import machine
     from recsys_had.model.ctr import CTRModel
     from recsys_had.model.embeddings import field_specs, is_table
-    from recsys_had.training.optimizers import attach_fused
     from recsys_had.training.planning import plan_cluster
     from recsys_had.training.sharding import chosen_kinds, kinds_by_name, tables_of
 
@@ -105,11 +104,10 @@ def plan(
         tables_on="meta",
     )
     sharding = config.sharding
-    if "sharding" not in config.model_fields_set:
+    own = "sharding" in config.model_fields_set
+    if not own:
         sharding = ShardingConfig(default="auto")
     kinds = chosen_kinds(tables_of(model), sharding)
-    if config.regime == "scale":
-        attach_fused(model, config)
     dense = sum(
         weight.numel() for weight_name, weight in model.named_parameters()
         if not is_table(weight_name)
@@ -132,6 +130,7 @@ def plan(
         "hosts": world_size // ranks_per_host,
         "machine": {"name": chosen.name, "what": chosen.description, "source": chosen.source},
         "batch_size": config.batch_size,
+        "sharding": sharding.model_dump(mode="json"),
         "fits": found.fits,
         "why_not": found.why_not,
         "tables": [
@@ -160,11 +159,11 @@ def _ranks_per_host(world_size: int, hosts: int | None) -> int:
     Raises:
         ConfigError: they cannot be dealt evenly.
     """
-    hosts = hosts or max(1, world_size // _RANKS_PER_HOST)
-    if world_size % hosts:
+    hosts = hosts or -(-world_size // _RANKS_PER_HOST)
+    if world_size % hosts or world_size // hosts > _RANKS_PER_HOST:
         raise ConfigError(
-            f"--world-size {world_size}: cannot be dealt evenly to {hosts} hosts. "
-            "Give another --hosts."
+            f"--world-size {world_size}: cannot be dealt evenly to {hosts} hosts of up to "
+            f"{_RANKS_PER_HOST} GPUs. Give another --hosts."
         )
     return world_size // hosts
 

@@ -278,7 +278,7 @@ class TrainConfig(_Model):
     @property
     def revision(self) -> int:
         """Raised when the regime comes to train otherwise under the same settings."""
-        return 3 if self.regime == "published" else 1
+        return 3 if self.regime == "published" else 2
 
     @property
     def least_gain(self) -> float:

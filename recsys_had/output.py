@@ -15,15 +15,17 @@ from typing import Any, Self
 
 from recsys_had.errors import DataError, RecsysHadError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error, or what caused it, says that no space is left on the device."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        if isinstance(seen, OSError) and seen.errno in _FULL:
             return True
         # Polars and Arrow report the operating system's number in the text alone.
-        if "os error 28" in str(seen) or "[errno 28]" in str(seen):
+        if any(f"os error {number}" in str(seen) for number in _FULL) or "[errno 28]" in str(seen):
             return True
         seen = seen.__cause__
     return False
@@ -89,7 +91,10 @@ class OutputFolder:
                 self._drop_work()
             self.stage.mkdir(parents=True, exist_ok=True)
             self.work.mkdir(parents=True, exist_ok=True)
-            (self._root / "fingerprint.json").write_text(json.dumps(self._fingerprint))
+            if not self.resumed:
+                fresh = self._root / "fingerprint.tmp"
+                fresh.write_text(json.dumps(self._fingerprint))
+                fresh.rename(self._root / "fingerprint.json")
         except OSError as cause:
             raise DataError(
                 f"{path}: cannot be written: {cause.strerror}. Choose another folder."
@@ -166,6 +171,9 @@ class OutputFolder:
         if not entries:
             return
         if not (self.path / self.marker).is_file():
+            if self._read_fingerprint() is not None:
+                # Ours, and stopped while it was moved into place.
+                return
             raise DataError(
                 f"{self.path}: the output folder is not empty and holds no {self.marker}, so it "
                 "is not ours to replace. Choose another folder."

@@ -134,3 +134,21 @@ def test_publishing_without_the_marker_is_a_bug(tmp_path: Path) -> None:
     folder = OutputFolder(tmp_path / "out", marker="m")
     with pytest.raises(ValueError, match=r"^publish: the marker m was not staged\.$"):
         folder.publish()
+
+
+def test_a_publication_that_was_stopped_is_done_again(tmp_path: Path) -> None:
+    """One file has been moved, the marker has not, and the process is gone."""
+    options = {"marker": "m", "keep_unfinished": True, "fingerprint": {"a": 1}}
+    first = OutputFolder(tmp_path / "out", **options)
+    for name in ("a", "m"):
+        (first.stage / name).write_text("first")
+    (first.stage / "a").rename(first.path / "a")
+    with pytest.raises(DataError, match="holds unfinished work"):
+        OutputFolder(tmp_path / "out", **options)
+    second = OutputFolder(tmp_path / "out", resume=True, **options)
+    assert second.resumed
+    for name in ("a", "m"):
+        (second.stage / name).write_text("second")
+    second.publish()
+    assert sorted(path.name for path in second.path.iterdir()) == ["a", "m"]
+    assert (second.path / "a").read_text() == "second"

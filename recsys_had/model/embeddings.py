@@ -18,6 +18,8 @@ from recsys_had.schema import DatasetCard
 
 # FBGEMM's kernels take rows of whole 16-byte groups; wider rows are cut back after the lookup.
 _WIDTH_MULTIPLE = 4
+# Before the name of a field that a container of modules keeps for itself.
+_TAKEN = "field "
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,15 @@ def padded_width(embedding_dim: int) -> int:
     (12, 16)
     """
     return -(-embedding_dim // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE
+
+
+def field_of(table: str) -> str:
+    """The field a table is of, whose name is the table's unless torch keeps that for itself.
+
+    >>> field_of("user"), field_of("field type")
+    ('user', 'type')
+    """
+    return table.removeprefix(_TAKEN)
 
 
 def is_table(weight_name: str) -> bool:
@@ -223,7 +234,7 @@ def _table(field: FieldSpec, width: int) -> EmbeddingBagConfig:
     # Tables are modules: a name that a torch container keeps for itself, such as `type`, is its.
     is_taken = hasattr(nn.ModuleDict(), field.name)
     return EmbeddingBagConfig(
-        name=f"field {field.name}" if is_taken else field.name,
+        name=f"{_TAKEN}{field.name}" if is_taken else field.name,
         feature_names=[field.name],
         num_embeddings=field.num_embeddings,
         embedding_dim=padded_width(width),

@@ -29,7 +29,7 @@ from torch import Tensor
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from recsys_had.errors import CheckpointError
-from recsys_had.training.distributed import collective_device, from_rank_zero
+from recsys_had.training.distributed import from_rank_zero
 from recsys_had.training.optimizers import Optimizers
 from recsys_had.training.pieces import Piece, local_pieces, overlap, pieces_of
 
@@ -75,10 +75,7 @@ class Checkpoints:
             counters: what else the training must know to go on; ``step`` is its name's number.
         """
         self.settle(wait=True)
-        if dist.get_rank() == 0:
-            shutil.rmtree(self._fresh, ignore_errors=True)
-            self._fresh.mkdir(parents=True)
-        dist.barrier()
+        from_rank_zero(self._make_room)
         self._counters = counters
         first = dist.get_rank() == 0
         # Training goes on while they are written, and slices of one FBGEMM buffer share memory,
@@ -89,6 +86,10 @@ class Checkpoints:
             if first or not piece.is_copy
         ]
         self._writer = _Writer(self._fresh / _file_name(dist.get_rank()), held)
+
+    def _make_room(self) -> None:
+        shutil.rmtree(self._fresh, ignore_errors=True)
+        self._fresh.mkdir(parents=True)
 
     def settle(self, *, wait: bool) -> None:
         """Moves the begun checkpoint into its place, if all ranks' files are written.
@@ -108,9 +109,7 @@ class Checkpoints:
             return
         writer, self._writer = self._writer, None
         errors: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(
-            errors, writer.error and (writer.error.strerror or str(writer.error))
-        )
+        dist.all_gather_object(errors, writer.error and _text(writer.error))
         if any(errors):
             shutil.rmtree(self._fresh, ignore_errors=True)
             if writer.error is not None and dist.get_world_size() == 1:
@@ -118,7 +117,7 @@ class Checkpoints:
             rank = next(rank for rank, error in enumerate(errors) if error)
             raise CheckpointError(
                 f"{self._folder}: rank {rank} could not write its part: {errors[rank]}. Free some "
-                "space and add --resume: the last checkpoint is kept."
+                "space; --resume goes on from the last checkpoint, if there is one."
             )
         digests: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(digests, writer.digest)
@@ -142,13 +141,15 @@ class Checkpoints:
         again = len([*self._folder.glob(f"{name}*")])
         self._fresh.rename(self._folder / (f"{name}.{again}" if again else name))
         _sync_folder(self._folder)
+        # The one just published stands first.
         for old in _found(self._folder)[self._keep :]:
             shutil.rmtree(old, ignore_errors=True)
 
     def counters(self) -> list[dict[str, Any]]:
-        """Those of every checkpoint that is kept."""
+        """Those of every checkpoint that is kept, and of one that is being written."""
         manifests = (_manifest(folder) for folder in _found(self._folder))
-        return [manifest["counters"] for manifest in manifests if manifest is not None]
+        kept = [manifest["counters"] for manifest in manifests if manifest is not None]
+        return [*kept, self._counters] if self.is_writing else kept
 
     def load(self) -> dict[str, Any] | None:
         """Restores the newest whole checkpoint in place; its counters, None where there is none.
@@ -166,8 +167,7 @@ class Checkpoints:
             if manifest is not None and _all(_is_whole(folder, manifest)):
                 chosen = folder, manifest
                 break
-            if dist.get_rank() == 0:
-                log.warning("%s: is not whole; the checkpoint before it is tried.", folder)
+            from_rank_zero(partial(_set_aside, folder))
         if chosen is None:
             if candidates:
                 raise CheckpointError(
@@ -187,6 +187,11 @@ class Checkpoints:
         return {**counters, "same_ranks": same_ranks}
 
 
+def _text(error: Exception) -> str:
+    """What an error says, never nothing."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
 class _Writer(threading.Thread):
     """Writes pieces to a file and finds its digest.
 
@@ -200,7 +205,7 @@ class _Writer(threading.Thread):
         self._path = path
         self._pieces = pieces
         self.digest = ""
-        self.error: OSError | None = None
+        self.error: Exception | None = None
         self.start()
 
     @property
@@ -219,10 +224,8 @@ class _Writer(threading.Thread):
             with self._path.open("rb") as file:
                 os.fsync(file.fileno())
             self.digest = _file_digest(self._path)
-        except OSError as error:
-            self.error = error
         except Exception as error:  # told to the rank's own thread, which raises it
-            self.error = OSError(str(error))
+            self.error = error
         finally:
             self._pieces = []
 
@@ -336,24 +339,37 @@ def _require_same(
 ) -> None:
     """Refuses a checkpoint of something else."""
     shapes = {name: parts[0][2].shape for name, parts in saved.items()}
+    problem = None
     for piece in own:
         if piece.name not in shapes:
-            raise CheckpointError(f"{folder}: does not fit this model; it lacks {piece.name}.")
-        if shapes[piece.name] != piece.shape:
-            raise CheckpointError(
-                f"{folder}: does not fit this model; {piece.name} has shape "
-                f"{shapes[piece.name]} in it and {piece.shape} here."
-            )
-    held: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(held, {piece.name for piece in own})
-    unknown = sorted(name for name in set(shapes).difference(*held) if not name.startswith(_RANDOM))
-    if unknown:
-        raise CheckpointError(f"{folder}: does not fit this model, which lacks {unknown[0]}.")
+            problem = f"it lacks {piece.name}"
+        elif shapes[piece.name] != piece.shape:
+            here, there = piece.shape, shapes[piece.name]
+            problem = f"{piece.name} has shape {there} in it and {here} here"
+        if problem is not None:
+            break
+    told: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(told, (problem, {piece.name for piece in own}))
+    held = {name for _, names in told for name in names}
+    lost = sorted(name for name in set(shapes) - held if not name.startswith(_RANDOM))
+    problems = [problem for problem, _ in told if problem is not None]
+    if not problems and lost:
+        problems = [f"the model has no {lost[0]}"]
+    if problems:
+        raise CheckpointError(f"{folder}: does not fit this model; {problems[0]}.")
 
 
 def _found(folder: Path) -> list[Path]:
     """The checkpoints of a folder, newest first."""
     return sorted(folder.glob("step-*"), reverse=True) if folder.is_dir() else []
+
+
+def _set_aside(folder: Path) -> None:
+    """Takes a damaged checkpoint out of those that count."""
+    log.warning("%s: is not whole; the checkpoint before it is tried.", folder)
+    aside = folder.with_name(f"damaged-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
@@ -382,7 +398,7 @@ def _all(answer: bool) -> bool:
     """Whether every rank says so."""
     if dist.get_world_size() == 1:
         return answer
-    said = torch.tensor(int(answer), device=collective_device())
+    said = torch.tensor(int(answer))
     dist.all_reduce(said, op=dist.ReduceOp.MIN)
     return bool(said)
 

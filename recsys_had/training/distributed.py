@@ -15,12 +15,14 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
+from torch.distributed.rendezvous import rendezvous
 
 from recsys_had.errors import RankError, RecsysHadError
 
 T = TypeVar("T")
 
 _NOTE = "recsys_had/failed"
+_OF_RANK_ZERO = "recsys_had_of_rank_zero"
 # What gloo and NCCL say of a lost connection.
 _SIGNS = (
     "Connection closed by peer",
@@ -46,17 +48,26 @@ def process_group(timeout_s: float = 600.0) -> Iterator[torch.device]:
         SystemExit: another rank failed, and has told why.
     """
     launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
-    use_cuda = torch.cuda.is_available()
-    backend = "nccl" if use_cuda else "gloo"
-    device = torch.device("cpu")
-    if use_cuda:
+    backend, device = "gloo", torch.device("cpu")
+    if torch.cuda.is_available():
+        # Counters, states and messages lie on the CPU.
+        backend = "cpu:gloo,cuda:nccl"
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     if launched:
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+        store, rank, world_size = next(rendezvous("env://"))
+        # torchrun keeps one store for all its restarts: each attempt has its own names in it.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = distributed_c10d.PrefixStore(f"attempt_{attempt}", store)
     else:
-        store = dist.HashStore()  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=store, rank=0, world_size=1)
+        store, rank, world_size = dist.HashStore(), 0, 1  # type: ignore[attr-defined]
+    dist.init_process_group(
+        backend,
+        store=store,
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(seconds=timeout_s),
+    )
     try:
         yield device
         # No rank leaves while another still talks to it.
@@ -64,7 +75,10 @@ def process_group(timeout_s: float = 600.0) -> Iterator[torch.device]:
     except Exception as error:
         if dist.get_world_size() == 1:
             raise
-        if not _is_first_to_fail():
+        told_by_rank_zero = getattr(error, _OF_RANK_ZERO, False)
+        if told_by_rank_zero and dist.get_rank() == 0:
+            raise
+        if told_by_rank_zero or not _is_first_to_fail():
             raise SystemExit(1) from error
         if _is_of_the_connection(error):
             raise _missed(error, timeout_s) from error
@@ -75,11 +89,6 @@ def process_group(timeout_s: float = 600.0) -> Iterator[torch.device]:
         # Sharded modules hold the group: they go before it does, not at the interpreter's end.
         gc.collect()
         dist.destroy_process_group()
-
-
-def collective_device() -> torch.device:
-    """Where a tensor must lie that ranks send each other."""
-    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
 
 
 def _is_first_to_fail() -> bool:
@@ -125,5 +134,7 @@ def from_rank_zero(work: Callable[[], T]) -> T:
     if dist.get_world_size() > 1:
         dist.broadcast_object_list(outcome, src=0)
     if outcome[1] is not None:
+        # All know of it, and rank 0 tells.
+        setattr(outcome[1], _OF_RANK_ZERO, True)
         raise outcome[1]
     return outcome[0]  # type: ignore[no-any-return]

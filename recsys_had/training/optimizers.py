@@ -19,7 +19,7 @@ from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import is_table, padded_width
 from recsys_had.training import published
 
-_FUSED: dict[str, type[torch.optim.Optimizer]] = {
+FUSED: dict[str, type[torch.optim.Optimizer]] = {
     "rowwise_adagrad": RowWiseAdagrad,
     "adagrad": Adagrad,
     "sgd": SGD,
@@ -43,7 +43,7 @@ def attach_fused(
         config: the training part of an experiment.
         leave_out: tables, by their collection's path and their name, that get none.
     """
-    kind = _FUSED[config.table_optimizer]
+    kind = FUSED[config.table_optimizer]
     for set_name, tables in model.embeddings.tables.items():
         assert isinstance(tables, EmbeddingBagCollection)
         settings = _table_settings(config, width=model.embeddings.widths[set_name])

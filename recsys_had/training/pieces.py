@@ -11,7 +11,6 @@ from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import is_table
-from recsys_had.training.distributed import collective_device
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def scatter_state(sharded: nn.Module, model: CTRModel, state: Mapping[str, Tenso
             shape = list(value.size())
             if is_table(name):
                 shape[1] = model.table_width(name)
-            whole = torch.empty(shape, dtype=value.dtype, device=collective_device())
+            whole = torch.empty(shape, dtype=value.dtype)
             if state is not None:
                 whole.copy_(state[name])
             dist.broadcast(whole, src=0)

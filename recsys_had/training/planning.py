@@ -25,6 +25,8 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from recsys_had.config import TrainConfig
 from recsys_had.errors import ConfigError
 from recsys_had.machines import Machine
+from recsys_had.model.embeddings import field_of
+from recsys_had.training.optimizers import FUSED
 
 COPIED = "data_parallel"
 # Of a GPU's memory, kept for activations and what communication needs.
@@ -50,7 +52,7 @@ def find_plan(
         fixed: the sharding of tables by name, ``auto`` where the planner may choose.
         config: the training part of an experiment.
         topology: the ranks.
-        pooling_factors: mean number of values a row, by table; 1 where absent.
+        pooling_factors: mean number of values a row, by field; 1 where absent.
         reserved: share of a rank's memory that no table may take.
 
     Raises:
@@ -68,7 +70,7 @@ def find_plan(
             sharding_types=free if kind == "auto" else [kind],
             # Of a table that is not copied the planner knows no dense kernel on a GPU.
             compute_kernels=["fused", "dense"],
-            pooling_factors=[(pooling_factors or {}).get(name, 1.0)],
+            pooling_factors=[(pooling_factors or {}).get(field_of(name), 1.0)],
         )
         for name, kind in fixed.items()
     }
@@ -81,7 +83,7 @@ def find_plan(
         stats=kept,
     )
     sharder = cast(ModuleSharder[Any], EmbeddingBagCollectionSharder())
-    with _quiet(), _counting_adam(model if kernel == "dense" else None):
+    with _quiet(), _counting_state(model, config):
         try:
             plan = planner.plan(model, [sharder])
         except RuntimeError as cause:
@@ -110,16 +112,18 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _counting_adam(model: nn.Module | None) -> Iterator[None]:
-    """Lets the planner count the two moments of tables that no fused optimizer is attached to."""
+def _counting_state(model: nn.Module, config: TrainConfig) -> Iterator[None]:
+    """Lets the planner count the optimizer state of tables whose optimizer is not attached yet."""
+    kind = {**FUSED, "adam": torch.optim.Adam}[config.table_optimizer]
     tables = [
         table.weight
-        for module in (() if model is None else model.modules())
+        for module in model.modules()
         if isinstance(module, EmbeddingBagCollection)
         for table in module.embedding_bags.values()
+        if not hasattr(table.weight, "_optimizer_classes")
     ]
     for weight in tables:
-        weight._optimizer_classes = [torch.optim.Adam]
+        weight._optimizer_classes = [kind]
     try:
         yield
     finally:
@@ -209,7 +213,7 @@ def plan_cluster(
         world_size: GPUs in all.
         ranks_per_host: GPUs of a host.
         hbm_gb: memory of a GPU, 1e9 bytes.
-        pooling_factors: mean number of values a row, by table.
+        pooling_factors: mean number of values a row, by field.
         flops_per_row: of the dense part's forward pass.
         dense_parameters: learned numbers outside the tables.
     """

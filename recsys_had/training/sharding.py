@@ -35,6 +35,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from recsys_had.config import ShardingConfig, ShardingKind, TrainConfig
 from recsys_had.errors import ConfigError
 from recsys_had.model.ctr import CTRModel
+from recsys_had.model.embeddings import field_of
 from recsys_had.suggest import nearest
 from recsys_had.training.distributed import from_rank_zero
 from recsys_had.training.optimizers import attach_fused
@@ -51,7 +52,7 @@ class Table:
 
     Args:
         path: of its collection's module.
-        name: its own; the field's.
+        name: its own.
         num_embeddings: rows.
         width: columns, padding included.
     """
@@ -60,6 +61,11 @@ class Table:
     name: str
     num_embeddings: int
     width: int
+
+    @property
+    def field(self) -> str:
+        """The field it is of."""
+        return field_of(self.name)
 
     @property
     def set_name(self) -> str:
@@ -123,8 +129,8 @@ def chosen_kinds(
     >>> list(chosen_kinds(tables, config).values())
     ['row_wise', 'data_parallel']
     """
-    known = {table.name for table in tables}
-    known |= {f"{table.set_name}.{table.name}" for table in tables}
+    known = {table.field for table in tables}
+    known |= {f"{table.set_name}.{table.field}" for table in tables}
     problems = [
         f"train.sharding.tables: the model has no table '{name}'.{nearest(name, known)}"
         for name in config.tables
@@ -134,7 +140,7 @@ def chosen_kinds(
         raise ConfigError(problems)
     return {
         (table.path, table.name): config.tables.get(
-            f"{table.set_name}.{table.name}", config.tables.get(table.name, config.default)
+            f"{table.set_name}.{table.field}", config.tables.get(table.field, config.default)
         )
         for table in tables
     }
@@ -258,10 +264,14 @@ def _planned(
         ConfigError: it finds no plan, or would have to follow two for tables of one name.
     """
     fixed = kinds_by_name(kinds)
+    memory = None
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
     topology = Topology(
         world_size=dist.get_world_size(),
         local_world_size=local_world_size(),
         compute_device=device.type,
+        hbm_cap=memory,
     )
     try:
         plan, _ = find_plan(model, fixed=fixed, config=config, topology=topology)
@@ -280,7 +290,7 @@ def kinds_by_name(kinds: Mapping[tuple[str, str], ShardingKind]) -> dict[str, st
     for (path, name), kind in kinds.items():
         if fixed.setdefault(name, kind) != kind:
             raise ConfigError(
-                f"train.sharding.tables: with 'auto', the tables '{name}' of all sets are sharded "
+                f"train.sharding.tables: TorchRec's planner shards the tables '{name}' of all sets "
                 f"alike; got another kind for {path.rsplit('.', 1)[-1]}. Name the field alone."
             )
     return fixed

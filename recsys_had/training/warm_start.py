@@ -16,6 +16,7 @@ from torch import nn
 from recsys_had.data.encode import Encoder
 from recsys_had.data.folder import DataFolder
 from recsys_had.model.ctr import CTRModel
+from recsys_had.model.embeddings import field_of
 from recsys_had.run_folder import RunFolder
 from recsys_had.training.pieces import Piece, local_pieces
 
@@ -59,6 +60,7 @@ def warm_start(
                     "gone": before[0] - kept,
                 }
             elif before != shape or _of_other_columns(name, data, run):
+                # Of other fields, or another order, a network's columns would mean something else.
                 fresh.append(name)
         for piece in local_pieces(sharded):
             if piece.name in fresh:
@@ -83,13 +85,17 @@ def _wanted(sharded: nn.Module, model: CTRModel) -> Iterator[tuple[str, list[int
 
 def _field(name: str) -> str:
     """The field of a table's weight, ``embeddings.tables.SET.embedding_bags.FIELD.weight``."""
-    table = name.split(".", 4)[4].removesuffix(".weight")
-    return table.removeprefix("field ")
+    return field_of(name.split(".", 4)[4].removesuffix(".weight"))
 
 
 def _of_other_columns(name: str, data: DataFolder, run: RunFolder) -> bool:
-    """Whether a weight belongs to numeric columns that are not the same ones as before."""
-    return ".numeric" in name and list(data.card.dense) != list(run.card.dense)
+    """Whether a weight belongs to fields or numeric columns that are not those of before."""
+    dense = list(data.card.dense) == list(run.card.dense)
+    fields = [field.name for field in data.card.fields] == [f.name for f in run.card.fields]
+    vectors = data.card.vectors == run.card.vectors
+    if ".numeric" in name:
+        return not dense
+    return not (dense and fields and vectors) and name != "graph.bias"
 
 
 def _carry(piece: Piece, source: torch.Tensor, ids: NDArray[np.int64], width: int) -> None:

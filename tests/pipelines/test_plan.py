@@ -9,7 +9,7 @@ CRITEO = ("plan", "criteo_1tb_dlrm_dcn_v2", "--json", "--world-size")
 ROWS = 204_184_588
 
 
-@pytest.mark.parametrize(("world_size", "hosts"), [(8, 1), (64, 8), (256, 32)])
+@pytest.mark.parametrize(("world_size", "hosts"), [(8, 1), (12, 2), (64, 8), (256, 32)])
 def test_criteo_1tb_fits_on_h100_hosts(cli, world_size: int, hosts: int) -> None:
     found = cli(*CRITEO, world_size).json
     assert found["fits"] is True
@@ -117,7 +117,7 @@ def test_a_file_of_sizes_that_is_wrong_is_told(
     ("words", "told"),
     [
         (("--machine", "h300"), "--machine h300: is not known. Did you mean 'h200'?"),
-        (("--hosts", "3"), "--world-size 8: cannot be dealt evenly to 3 hosts. Give another"),
+        (("--hosts", "3"), "--world-size 8: cannot be dealt evenly to 3 hosts of up to 8 GPUs."),
         (("--pooling-factor", "C99=3"), "--pooling-factor C99=3: no such field."),
         (("--pooling-factor", "C1=x"), "--pooling-factor C1=x: must be FIELD=NUMBER, a number"),
         (("--pooling-factor", "C1=nan"), "--pooling-factor C1=nan: must be FIELD=NUMBER"),

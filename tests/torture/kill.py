@@ -198,24 +198,33 @@ def _first(pattern: str, since: float) -> str | None:
 
 def _kill_all(launcher: "subprocess.Popen[bytes]") -> None:
     """Kills a process and all that came of it, launchers' own sessions too, and waits for them."""
-    family = [launcher.pid, *_descendants(launcher.pid)]
+    family: list[int] = []
+    # Stopped first, so that none starts another while the others are killed.
+    while new := [pid for pid in _family(launcher.pid) if pid not in family]:
+        family += new
+        for pid in new:
+            _send(pid, signal.SIGSTOP)
     for pid in family:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        _send(pid, signal.SIGKILL)
     launcher.wait()
     while any(_is_alive(pid) for pid in family):
         time.sleep(0.005)
 
 
-def _descendants(pid: int) -> list[int]:
-    """Children, their children and so on, as /proc tells."""
+def _send(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _family(pid: int) -> list[int]:
+    """A process, its children, their children and so on, as /proc tells."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             # The name, in brackets, may hold anything; the parent is the second word after it.
             parent = int(stat.read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(stat.parent.name))
-    found, ahead = [], [pid]
+    found, ahead = [pid], [pid]
     while ahead:
         ahead = [child for one in ahead for child in children.get(one, ())]
         found += ahead

@@ -15,6 +15,7 @@ import torch
 from recsys_had.pipelines.cli import main
 from torch import Tensor
 
+from recsys_had import run_folder
 from recsys_had.errors import ConfigError
 from recsys_had.training import checkpoint
 from recsys_had.training.loop import Trainer
@@ -58,6 +59,15 @@ def disk(trainer: Trainer) -> None:
     checkpoint.save_file = full
 
 
+def publish(trainer: Trainer) -> None:
+    """The run folder, which rank 0 alone writes, finds no room."""
+
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run_folder.save_file = full
+
+
 FAULTS: dict[str, Callable[[Trainer], None]] = {
     "kill": kill,
     "hang": hang,
@@ -65,15 +75,17 @@ FAULTS: dict[str, Callable[[Trainer], None]] = {
     "bug": bug,
     "nan": nan,
     "disk": disk,
+    "publish": publish,
 }
 
 
 def inject(fault: str, rank: int, at: int) -> None:
-    """Makes the fault come before that step."""
+    """Makes the fault come before that step; of a launcher's several attempts, in the first."""
     step = Trainer.step
 
     def failing(self: Trainer, rows: Any) -> Tensor:
-        if self.progress.step == at and int(os.environ["RANK"]) == rank:
+        first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+        if first and self.progress.step == at and int(os.environ["RANK"]) == rank:
             FAULTS[fault](self)
         return step(self, rows)
 

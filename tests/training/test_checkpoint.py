@@ -57,6 +57,8 @@ def experiment(world_size: int, sharding: Any, **train: Any) -> dict[str, Any]:
             "learning_rate": 0.003,
             "seed": 5,
             "epochs": 9,
+            # It goes by the rows seen: whoever goes on must be where the other was.
+            "schedule": "cosine",
             "sharding": sharding,
             **train,
         },
@@ -211,7 +213,7 @@ def test_a_checkpoint_of_another_optimizer_is_refused(trained: Callable[..., Tra
     trained(embedding_optimizer="adagrad").run()
     with pytest.raises(CheckpointError, match=r"does not fit this model; tables/embed.* shape"):
         trained(embedding_optimizer="rowwise_adagrad").resume()
-    with pytest.raises(CheckpointError, match=r"does not fit this model, which lacks tables/"):
+    with pytest.raises(CheckpointError, match=r"does not fit this model; the model has no tables/"):
         trained(embedding_optimizer="sgd").resume()
 
 
@@ -250,3 +252,60 @@ def test_the_best_weights_a_checkpoint_goes_back_to_are_kept(
     kept = sorted(path.name for path in one._work.glob("best-*"))
     assert kept[-1] == "best-5.safetensors"
     assert "best-4.safetensors" in kept and "best-1.safetensors" not in kept
+
+
+def test_best_weights_are_kept_for_a_checkpoint_that_is_still_written(
+    trained: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, write = Event(), checkpoint.save_file
+
+    def slow(*arguments: Any, **options: Any) -> None:
+        assert go_on.wait(60)
+        write(*arguments, **options)
+
+    one = trained()
+    one._keep_best()
+    monkeypatch.setattr(checkpoint, "save_file", slow)
+    one._save(wait=False)
+    one.progress.epoch += 1
+    one._keep_best()
+    go_on.set()
+    one._checkpoints.settle(wait=True)
+    assert [counters["best_epoch"] for counters in one._checkpoints.counters()] == [1]
+    assert sorted(path.name for path in one._work.glob("best-*")) == [
+        "best-1.safetensors",
+        "best-2.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device")])
+def test_a_checkpoint_that_cannot_be_written_takes_no_others_place(
+    trained: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    one = trained(keep_checkpoints=1)
+    one._save(wait=True)
+
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    one.progress.step = 3
+    with pytest.raises(type(error)):
+        one._save(wait=True)
+    assert steps_kept(one) == ["step-000000000"]
+    assert trained().resume()
+
+
+def test_a_damaged_checkpoint_takes_no_good_ones_place(trained: Callable[..., Trainer]) -> None:
+    one = trained(keep_checkpoints=2)
+    for step in (8, 9):
+        one.progress.step = step
+        one._save(wait=True)
+    damage(one._work / "checkpoint" / "step-000000009" / "manifest.json", "cut")
+    other = trained(keep_checkpoints=1)
+    assert other.resume()
+    assert other.progress.step == 8
+    # Fewer steps than the damaged one had, on more ranks perhaps, and it must not be the one kept.
+    other._save(wait=True)
+    assert [counters["step"] for counters in other._checkpoints.counters()] == [8]
+    assert steps_kept(other) == ["damaged-step-000000009", "step-000000008.1"]

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,22 +53,29 @@ FAULTS: dict[str, tuple[str, int, str]] = {
 }
 
 
+FAULTS["publishing"] = ("publish", 0, r".*: writing failed\. No space is left on the device\. .*")
+
+
+def words_for(folder: Path, make_small_data: Callable[..., DataFolder]) -> list[object]:
+    """A training of two ranks on small data."""
+    data = make_small_data(folder / "data", rows={"train": 451, "valid": 64})
+    (folder / "small.yaml").write_text(SMALL_CARD)
+    settings = experiment(2, "table_wise", timeout_s=6, checkpoint_every_steps=2, epochs=2)
+    settings["dataset"] = str(folder / "small.yaml")
+    (folder / "experiment.yaml").write_text(json.dumps(settings))
+    words = ["train", folder / "experiment.yaml", "--data", data.path, "--out", folder / "run"]
+    return [*words, "--no-tracking"]
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_rank_that_fails_ends_all_with_one_message(
     tmp_path: Path, make_small_data: Callable[..., DataFolder], name: str
 ) -> None:
-    data = make_small_data(tmp_path / "data", rows={"train": 451, "valid": 64})
-    (tmp_path / "small.yaml").write_text(SMALL_CARD)
-    settings = experiment(2, "table_wise", timeout_s=6, checkpoint_every_steps=2)
-    settings["dataset"] = str(tmp_path / "small.yaml")
-    (tmp_path / "experiment.yaml").write_text(json.dumps(settings))
+    words = words_for(tmp_path, make_small_data)
     fault, rank, told = FAULTS[name]
-    words = ["train", tmp_path / "experiment.yaml", "--data", data.path, "--out", tmp_path / "run"]
     script = Path(__file__).with_name("fault_ranks.py")
     begin = time.monotonic()
-    ranks = start(
-        script, fault, rank, 3, *words, "--no-tracking", world_size=2, TORCH_CPP_LOG_LEVEL="ERROR"
-    )
+    ranks = start(script, fault, rank, 3, *words, world_size=2, TORCH_CPP_LOG_LEVEL="ERROR")
     stopped = ranks[rank]
     others = [one for one in ranks if one is not stopped]
     try:
@@ -77,7 +86,29 @@ def test_a_rank_that_fails_ends_all_with_one_message(
     said.append(stopped.communicate(timeout=LIMIT_S)[1])
     assert time.monotonic() - begin < LIMIT_S
     assert all(one.returncode != 0 for one in ranks), said
-    lines = "".join(said).splitlines()
+    lines = [line for line in "".join(said).splitlines() if "epoch_train_loss" not in line]
     assert sum(re.fullmatch(told, line) is not None for line in lines) == 1, said
     if fault != "bug":
         assert len([line for line in lines if line and "WARNING" not in line]) == 1, said
+
+
+@pytest.mark.parametrize("fault", ["kill", "mistake"])
+def test_a_launcher_that_starts_anew_goes_on(
+    tmp_path: Path, make_small_data: Callable[..., DataFolder], fault: str
+) -> None:
+    """torchrun keeps its store for all attempts: nothing of the first may be read in the second."""
+    words = [*words_for(tmp_path, make_small_data), "--resume", "--json"]
+    torchrun = Path(sys.executable).with_name("torchrun")
+    launcher = [torchrun, "--nproc-per-node", "2", "--max-restarts", "1", "--standalone"]
+    script = Path(__file__).with_name("fault_ranks.py")
+    done = subprocess.run(
+        [str(word) for word in (*launcher, script, fault, 1, 5, *words)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["epochs"], found["steps"], found["world_size"]) == (2, 16, 2)
