@@ -20,8 +20,8 @@ from recsys_had.model.ctr import weights_digest
 from recsys_had.training import checkpoint
 from recsys_had.training.loop import Trainer
 from tests.training.launch import launch
+from tests.training.small_model import MODEL, ROWS
 
-ROWS = {"train": 451, "valid": 64}
 STOP, END = 10, 30
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {"embedding_optimizer": "sgd", "embedding_learning_rate": 0.5},
@@ -42,16 +42,7 @@ MOVES: dict[str, tuple[int, Any, int, Any]] = {
 def experiment(world_size: int, sharding: Any, **train: Any) -> dict[str, Any]:
     return {
         "dataset": "small",
-        "model": {
-            "embedding_dim": 6,
-            "tables": {"some": {"fields": ("price", "tags", "A"), "dim": 3}},
-            "nodes": {
-                "linear": {"layer": "linear"},
-                "fm": {"layer": "fm"},
-                "gated": {"layer": "lhuc", "inputs": ("fields", "some")},
-                "deep": {"layer": "mlp", "hidden_units": (8,), "batch_norm": True},
-            },
-        },
+        "model": MODEL,
         "train": {
             "batch_size": 64 // world_size,
             "learning_rate": 0.003,
@@ -217,26 +208,32 @@ def test_a_checkpoint_of_another_optimizer_is_refused(trained: Callable[..., Tra
         trained(embedding_optimizer="sgd").resume()
 
 
-def test_a_checkpoint_is_written_while_training_goes_on(
-    trained: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The weights it holds are those of the step it began at, however long writing takes."""
+@pytest.fixture
+def held_back(monkeypatch: pytest.MonkeyPatch) -> Event:
+    """Checkpoints are not written before this is set."""
     go_on, write = Event(), checkpoint.save_file
 
     def slow(*arguments: Any, **options: Any) -> None:
         assert go_on.wait(60)
         write(*arguments, **options)
 
+    monkeypatch.setattr(checkpoint, "save_file", slow)
+    return go_on
+
+
+def test_a_checkpoint_is_written_while_training_goes_on(
+    trained: Callable[..., Trainer], held_back: Event
+) -> None:
+    """The weights it holds are those of the step it began at, however long writing takes."""
     one = trained()
     bias = one.optimizers.named["graph.bias"].clone()
-    monkeypatch.setattr(checkpoint, "save_file", slow)
     one._save(wait=False)
     step = next(iter(one._read("train", seed=0).steps(Position(0, 0))))
     one.step(step)
     one._checkpoints.settle(wait=False)
     assert one._checkpoints.is_writing
     assert not torch.equal(one.optimizers.named["graph.bias"], bias)
-    go_on.set()
+    held_back.set()
     one._checkpoints.settle(wait=True)
     other = trained()
     assert other.resume()
@@ -255,21 +252,14 @@ def test_the_best_weights_a_checkpoint_goes_back_to_are_kept(
 
 
 def test_best_weights_are_kept_for_a_checkpoint_that_is_still_written(
-    trained: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+    trained: Callable[..., Trainer], held_back: Event
 ) -> None:
-    go_on, write = Event(), checkpoint.save_file
-
-    def slow(*arguments: Any, **options: Any) -> None:
-        assert go_on.wait(60)
-        write(*arguments, **options)
-
     one = trained()
     one._keep_best()
-    monkeypatch.setattr(checkpoint, "save_file", slow)
     one._save(wait=False)
     one.progress.epoch += 1
     one._keep_best()
-    go_on.set()
+    held_back.set()
     one._checkpoints.settle(wait=True)
     assert [counters["best_epoch"] for counters in one._checkpoints.counters()] == [1]
     assert sorted(path.name for path in one._work.glob("best-*")) == [

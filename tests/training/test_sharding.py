@@ -13,9 +13,8 @@ from recsys_had.data.folder import DataFolder
 from recsys_had.errors import ConfigError
 from recsys_had.training.sharding import Table, chosen_kinds
 from tests.training.launch import launch
+from tests.training.small_model import MODEL, ROWS
 
-# 7 steps of 64 and one of 3: rank 0 has two rows of it, rank 1 one.
-ROWS = {"train": 451, "valid": 64}
 MIXED = {
     "default": "table_wise",
     "tables": {"A": "row_wise", "fields.B": "data_parallel", "some.A": "data_parallel"},
@@ -47,17 +46,7 @@ CASES = {
 def case(sharding: str, optimizer: str) -> dict[str, Any]:
     return {
         "dataset": "small",
-        "model": {
-            # A width that FBGEMM pads, and that can be cut in two.
-            "embedding_dim": 6,
-            "tables": {"some": {"fields": ("price", "tags", "A"), "dim": 3}},
-            "nodes": {
-                "linear": {"layer": "linear"},
-                "fm": {"layer": "fm"},
-                "gated": {"layer": "lhuc", "inputs": ("fields", "some")},
-                "deep": {"layer": "mlp", "hidden_units": (8,), "batch_norm": True},
-            },
-        },
+        "model": MODEL,
         "train": {
             "batch_size": 32,
             "learning_rate": 0.003,
