@@ -18,6 +18,7 @@ from recsys_had.model.embeddings import FieldEmbeddings, FieldSpec, is_table
 from recsys_had.model.graph import InteractionGraph, NodeSummary, table_widths
 from recsys_had.model.numeric import numeric_fields
 from recsys_had.nodes import SOURCES, NodeConfig
+from recsys_had.seeds import derived_seed
 from recsys_had.suggest import nearest
 
 # Rows drawn from one random stream; part of the definition of an initial row.
@@ -279,8 +280,7 @@ class InitialRows:
     def _blocks(
         self, table: str, first: int, num_rows: int, width: int
     ) -> Iterator["np.ndarray[tuple[int, int], np.dtype[np.float32]]"]:
-        digest = hashlib.sha256(f"{self.seed}:{table}".encode()).digest()
-        key = int.from_bytes(digest[:8], "big")
+        key = derived_seed(self.seed, table)
         last = first + num_rows
         for block in range(first // _ROWS_PER_STREAM, -(-last // _ROWS_PER_STREAM)):
             begin = block * _ROWS_PER_STREAM

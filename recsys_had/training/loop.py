@@ -1,6 +1,5 @@
 """The training loop: steps, epochs, validation, early stopping, the best weights."""
 
-import hashlib
 import logging
 import math
 import time
@@ -12,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -25,7 +23,9 @@ from recsys_had.metrics import evaluate_rows, improves, monitored
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
 from recsys_had.run_folder import RunFolder
+from recsys_had.seeds import derived_seed
 from recsys_had.training import published
+from recsys_had.training.best_weights import BestWeights
 from recsys_had.training.bins import fit_bins
 from recsys_had.training.blame import not_finite
 from recsys_had.training.checkpoint import Checkpoints
@@ -33,7 +33,7 @@ from recsys_had.training.distributed import from_rank_zero
 from recsys_had.training.interrupt import Interruption, stop
 from recsys_had.training.losses import require_students, row_losses
 from recsys_had.training.optimizers import Optimizers
-from recsys_had.training.pieces import gather_state, scatter_state
+from recsys_had.training.pieces import gather_state
 from recsys_had.training.sharding import shard
 from recsys_had.training.warm_start import warm_start
 
@@ -131,7 +131,7 @@ class Trainer:
         self._config = experiment.train
         self._data = data
         self._device = device
-        self._work = work
+        self.work = work
         work.mkdir(parents=True, exist_ok=True)
         self._on_metrics = on_metrics
         self._show_progress = show_progress
@@ -169,6 +169,7 @@ class Trainer:
             optimizers=self.optimizers,
             keep=self._config.keep_checkpoints,
         )
+        self._best = BestWeights(work, model=self.sharded)
         self.progress = Progress()
         self.losses: list[float] = []
         torch.manual_seed(self._config.seed + 1 + dist.get_rank())
@@ -187,9 +188,8 @@ class Trainer:
         self.progress = Progress(**counters)
         self.optimizers.plateau_scale = self.progress.plateau_scale
         if not same_ranks:
-            seed = f"{self._config.seed}:{self.progress.step}:{dist.get_rank()}"
-            digest = hashlib.sha256(seed.encode()).digest()
-            torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+            seed = derived_seed(self._config.seed, self.progress.step, dist.get_rank())
+            torch.manual_seed(seed >> 1)
         return True
 
     def warm_start(self, run: RunFolder) -> dict[str, Any]:
@@ -213,7 +213,8 @@ class Trainer:
                 self._save(wait=requested is not None)
                 self._stop_if_asked(requested)
             self._checkpoints.settle(wait=True)
-        state = self._restore_best()
+        self._best.restore(self.progress.best_epoch)
+        state = gather_state(self.sharded, self.model)
         metrics: dict[str, Metrics] = {}
         scored: dict[str, Scored] = {}
         for split in ("valid", "test"):
@@ -418,26 +419,10 @@ class Trainer:
     def _keep_best(self) -> None:
         """Keeps the weights of the epoch that ends, and those a checkpoint goes back to."""
         self.progress.best_epoch = self.progress.epoch + 1
-        state = gather_state(self.sharded, self.model)
-        if state is not None:
-            best = self._best(self.progress.best_epoch)
-            fresh = best.with_suffix(".tmp")
-            save_file(state, fresh)
-            fresh.rename(best)
-            epochs = {counters["best_epoch"] for counters in self._checkpoints.counters()}
-            needed = {self._best(epoch) for epoch in epochs | {self.progress.best_epoch}}
-            for old in set(self._work.glob("best-*.safetensors")) - needed:
-                old.unlink()
-        dist.barrier()
-
-    def _best(self, epoch: int) -> Path:
-        return self._work / f"best-{epoch}.safetensors"
-
-    def _restore_best(self) -> dict[str, Tensor] | None:
-        best = self._best(self.progress.best_epoch)
-        state = load_file(best) if dist.get_rank() == 0 else None
-        scatter_state(self.sharded, self.model, state)
-        return state
+        needed = from_rank_zero(
+            lambda: {counters["best_epoch"] for counters in self._checkpoints.counters()}
+        )
+        self._best.keep(self.progress.best_epoch, needed=needed)
 
 
 def _warn_of_warmup(config: TrainConfig, total_steps: int) -> None:

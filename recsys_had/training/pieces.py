@@ -1,6 +1,6 @@
 """Tensors in pieces: what of each table a rank holds, whole tables from pieces, and back."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 
 from recsys_had.model.ctr import CTRModel
-from recsys_had.model.embeddings import is_table
 
 
 @dataclass(frozen=True)
@@ -119,27 +118,3 @@ def paste(piece: Piece, whole: Tensor) -> None:
         for first, size in zip(piece.offset, piece.tensor.shape, strict=True)
     )
     whole[at] = piece.tensor
-
-
-def scatter_state(sharded: nn.Module, model: CTRModel, state: Mapping[str, Tensor] | None) -> None:
-    """Writes whole weights, held by rank 0, into every rank's pieces."""
-    own: dict[str, list[Piece]] = {}
-    for piece in local_pieces(sharded):
-        own.setdefault(piece.name, []).append(piece)
-    with torch.no_grad():
-        for name, value in sorted(sharded.state_dict().items()):
-            shape = list(value.size())
-            if is_table(name):
-                shape[1] = model.table_width(name)
-            whole = torch.empty(shape, dtype=value.dtype)
-            if state is not None:
-                whole.copy_(state[name])
-            dist.broadcast(whole, src=0)
-            for piece in own.get(name, ()):
-                part = whole
-                target = piece.tensor
-                for axis, first in enumerate(piece.offset):
-                    size = min(piece.tensor.shape[axis], max(0, shape[axis] - first))
-                    part = part.narrow(axis, first if size else 0, size)
-                    target = target.narrow(axis, 0, size)
-                target.copy_(part)

@@ -12,11 +12,12 @@ false, as it is where the published run's torch was a later one:
 - The plateau lowers no learning rate below 1e-6.
 """
 
-import hashlib
 import math
 
 import torch
 from torch import nn
+
+from recsys_had.seeds import derived_seed
 
 LEAST_RATE = 1e-6
 
@@ -39,7 +40,6 @@ def draw_scales(network: nn.Module, *, seed: int) -> None:
     """
     for name, module in network.named_modules():
         if isinstance(module, nn.BatchNorm1d):
-            digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-            luck = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+            luck = torch.Generator().manual_seed(derived_seed(seed, name) >> 1)
             with torch.no_grad():
                 module.weight.copy_(torch.rand(module.weight.shape, generator=luck))

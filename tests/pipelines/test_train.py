@@ -165,7 +165,7 @@ def test_a_disk_full_from_the_start_is_told_and_nothing_is_left(
     cli, job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    monkeypatch.setattr("recsys_had.training.checkpoint.save_file", full)
+    monkeypatch.setattr("recsys_had.training.piece_files.save_file", full)
     done = cli("train", job.experiment, "--data", job.data, "--out", run, "--no-tracking")
     assert done.code == 2
     assert f"{run}: writing failed. No space is left on the device. Free some space or" in done.err

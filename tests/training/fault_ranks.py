@@ -17,7 +17,7 @@ from torch import Tensor
 
 from recsys_had import run_folder
 from recsys_had.errors import ConfigError
-from recsys_had.training import checkpoint
+from recsys_had.training import piece_files
 from recsys_had.training.loop import Trainer
 from recsys_had.training.pieces import local_pieces
 
@@ -51,12 +51,12 @@ def nan(trainer: Trainer) -> None:
 
 
 def disk(trainer: Trainer) -> None:
-    """The next checkpoint finds no room."""
+    """The next checkpoint, or the best weights, find no room."""
 
     def full(*arguments: Any, **options: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    checkpoint.save_file = full
+    piece_files.save_file = full
 
 
 def publish(trainer: Trainer) -> None:

@@ -17,7 +17,7 @@ from recsys_had.data.folder import DataFolder
 from recsys_had.data.parquet import Position
 from recsys_had.errors import CheckpointError
 from recsys_had.model.ctr import weights_digest
-from recsys_had.training import checkpoint
+from recsys_had.training import piece_files
 from recsys_had.training.loop import Trainer
 from tests.training.launch import launch
 from tests.training.small_model import MODEL, ROWS
@@ -139,7 +139,7 @@ def trained(
 
 
 def steps_kept(trainer: Trainer) -> list[str]:
-    return sorted(path.name for path in (trainer._work / "checkpoint").iterdir())
+    return sorted(path.name for path in (trainer.work / "checkpoint").iterdir())
 
 
 @pytest.mark.parametrize("keep", [1, 3])
@@ -149,7 +149,7 @@ def test_the_last_ones_are_kept(trained: Callable[..., Trainer], keep: int) -> N
     # 8 steps an epoch, one at the end of each.
     expected = ["step-000000012", "step-000000015", "step-000000016"]
     assert steps_kept(one) == expected[-keep:]
-    assert sorted(path.name for path in one._work.glob("*.tmp")) == []
+    assert sorted(path.name for path in one.work.glob("*.tmp")) == []
 
 
 def damage(path: Path, how: str) -> None:
@@ -170,7 +170,7 @@ def test_a_damaged_checkpoint_is_passed_over(
 ) -> None:
     one = trained(checkpoint_every_steps=3)
     one.run()
-    damage(one._work / "checkpoint" / "step-000000016" / file, how)
+    damage(one.work / "checkpoint" / "step-000000016" / file, how)
     other = trained(checkpoint_every_steps=3)
     with caplog.at_level(logging.WARNING):
         assert other.resume()
@@ -185,7 +185,7 @@ def test_a_damaged_checkpoint_is_passed_over(
 def test_no_whole_checkpoint_is_told(trained: Callable[..., Trainer]) -> None:
     one = trained(keep_checkpoints=1)
     one.run()
-    damage(one._work / "checkpoint" / "step-000000016" / "manifest.json", "cut")
+    damage(one.work / "checkpoint" / "step-000000016" / "manifest.json", "cut")
     with pytest.raises(CheckpointError, match=r"no checkpoint in it is whole\. Add --overwrite"):
         trained().resume()
 
@@ -193,8 +193,8 @@ def test_no_whole_checkpoint_is_told(trained: Callable[..., Trainer]) -> None:
 def test_an_unfinished_write_is_no_checkpoint(trained: Callable[..., Trainer]) -> None:
     one = trained(checkpoint_every_steps=3)
     one.run()
-    newest = one._work / "checkpoint" / "step-000000016"
-    newest.rename(one._work / "checkpoint.tmp")
+    newest = one.work / "checkpoint" / "step-000000016"
+    newest.rename(one.work / "checkpoint.tmp")
     other = trained(checkpoint_every_steps=3)
     assert other.resume()
     assert other.progress.step == 15
@@ -211,13 +211,14 @@ def test_a_checkpoint_of_another_optimizer_is_refused(trained: Callable[..., Tra
 @pytest.fixture
 def held_back(monkeypatch: pytest.MonkeyPatch) -> Event:
     """Checkpoints are not written before this is set."""
-    go_on, write = Event(), checkpoint.save_file
+    go_on, write = Event(), piece_files.save_file
 
     def slow(*arguments: Any, **options: Any) -> None:
-        assert go_on.wait(60)
+        if arguments[1].parent.name == "checkpoint.tmp":
+            assert go_on.wait(60)
         write(*arguments, **options)
 
-    monkeypatch.setattr(checkpoint, "save_file", slow)
+    monkeypatch.setattr(piece_files, "save_file", slow)
     return go_on
 
 
@@ -246,9 +247,9 @@ def test_the_best_weights_a_checkpoint_goes_back_to_are_kept(
     one = trained(epochs=5, keep_checkpoints=2, monitor="logloss")
     one.run()
     assert one.progress.best_epoch == 5
-    kept = sorted(path.name for path in one._work.glob("best-*"))
-    assert kept[-1] == "best-5.safetensors"
-    assert "best-4.safetensors" in kept and "best-1.safetensors" not in kept
+    kept = sorted(path.name for path in one.work.glob("best-*"))
+    assert kept[-1] == "best-5"
+    assert "best-4" in kept and "best-1" not in kept
 
 
 def test_best_weights_are_kept_for_a_checkpoint_that_is_still_written(
@@ -262,10 +263,7 @@ def test_best_weights_are_kept_for_a_checkpoint_that_is_still_written(
     held_back.set()
     one._checkpoints.settle(wait=True)
     assert [counters["best_epoch"] for counters in one._checkpoints.counters()] == [1]
-    assert sorted(path.name for path in one._work.glob("best-*")) == [
-        "best-1.safetensors",
-        "best-2.safetensors",
-    ]
+    assert sorted(path.name for path in one.work.glob("best-*")) == ["best-1", "best-2"]
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device")])
@@ -278,7 +276,7 @@ def test_a_checkpoint_that_cannot_be_written_takes_no_others_place(
     def fail(*arguments: Any, **options: Any) -> None:
         raise error
 
-    monkeypatch.setattr(checkpoint, "save_file", fail)
+    monkeypatch.setattr(piece_files, "save_file", fail)
     one.progress.step = 3
     with pytest.raises(type(error)):
         one._save(wait=True)
@@ -291,7 +289,7 @@ def test_a_damaged_checkpoint_takes_no_good_ones_place(trained: Callable[..., Tr
     for step in (8, 9):
         one.progress.step = step
         one._save(wait=True)
-    damage(one._work / "checkpoint" / "step-000000009" / "manifest.json", "cut")
+    damage(one.work / "checkpoint" / "step-000000009" / "manifest.json", "cut")
     other = trained(keep_checkpoints=1)
     assert other.resume()
     assert other.progress.step == 8
