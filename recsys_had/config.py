@@ -194,6 +194,11 @@ class TrainConfig(_Model):
         warmup_steps: the rates rise linearly from 0 over this many steps.
         gradient_clip_norm: global norm the gradient is scaled down to. A fused optimizer applies
             table gradients at once, so in regime ``scale`` it bounds the dense part only.
+        precision: ``fp32``, or ``bf16``: in training steps the network's matrix products take and
+            give bfloat16. Weights, tables, sums of losses and optimizers stay float32, and so does
+            everything that is scored, validation included.
+        compile: whether the network of training steps goes through torch.compile, with static
+            shapes; steps of fewer rows than ``batch_size`` do not. Needs a C++ compiler on a CPU.
         monitor: the validation metric that picks the best weights and stops early.
         patience: epochs in a row without improvement after which training stops.
         seed: of initial weights, order of rows and dropout.
@@ -219,6 +224,8 @@ class TrainConfig(_Model):
     plateau_factor: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1
     warmup_steps: Annotated[int, pydantic.Field(ge=0)] = 0
     gradient_clip_norm: Positive | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
     monitor: Literal["auc", "logloss", "normalized_entropy", "auc_minus_logloss"] = "auc"
     patience: Count | None = None
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0

@@ -46,18 +46,26 @@ class DistributedBatchNorm(nn.BatchNorm1d):
         """Normalises over all ranks when training, by the running moments otherwise."""
         if not self.training:
             return super().forward(x)
-        spread = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            return self._over_ranks(x)
+        if x.numel() // self.num_features < 2:
+            return self._by_running_moments(x)
+        return super().forward(x)
+
+    def _by_running_moments(self, x: Tensor) -> Tensor:
+        return nn.functional.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+        )
+
+    # What the other ranks hold is no part of a compiled graph.
+    @torch.compiler.disable
+    def _over_ranks(self, x: Tensor) -> Tensor:
         # Of a half precision neither count nor sums would be exact enough.
         wide = torch.promote_types(x.dtype, torch.float32)
         count = torch.tensor(float(x.numel() // self.num_features), dtype=wide, device=x.device)
-        if spread:
-            dist.all_reduce(count)
+        dist.all_reduce(count)
         if count < 2:
-            return nn.functional.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
-        if not spread:
-            return super().forward(x)
+            return self._by_running_moments(x)
         return self._normalise(x.to(wide), count).to(x.dtype)
 
     def _normalise(self, x: Tensor, count: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from recsys_had.config import ModelConfig
 from recsys_had.errors import ConfigError
 from recsys_had.interactions.algebra import Expr, add, cat, flatten, lin, source, take
 from recsys_had.interactions.algebra.program import Program, definition, named_ops, output_shape
+from recsys_had.model.training_program import TrainingProgram
 from recsys_had.nodes import FORMULA, NodeConfig, express_node, heads
 from recsys_had.suggest import nearest
 
@@ -152,6 +153,19 @@ class InteractionGraph(nn.Module):
         self._program = Program(add(*logits), wanted)
         # The same operations, run so that each head's logit is to be had.
         self._apart = Program(cat(*logits, on="C"), wanted)
+        self.train_with(compiled_rows=None, half=False)
+
+    def train_with(self, *, compiled_rows: int | None, half: bool) -> None:
+        """Sets how training steps run; scoring runs in float32 as it stands, whatever is set.
+
+        Args:
+            compiled_rows: rows of the batches that torch.compile is for; None for none.
+            half: whether matrix products take and give bfloat16.
+        """
+        self._in_training = {
+            program: TrainingProgram(program, compiled_rows=compiled_rows, half=half)
+            for program in (self._program, self._apart)
+        }
 
     @property
     def num_heads(self) -> int:
@@ -165,12 +179,12 @@ class InteractionGraph(nn.Module):
 
     def forward(self, sources: Mapping[str, Tensor]) -> Tensor:
         """Computes the logit of every row."""
-        total = self._program(*self._given(sources)).flatten()
+        total = self._run(self._program, sources).flatten()
         return self.bias + (total / self.num_heads if self._combine == "mean" else total)
 
     def heads_apart(self, sources: Mapping[str, Tensor]) -> Tensor:
         """Computes each head's own logit of every row, ``(B, H)``, the bias in each."""
-        return self.bias + self._apart(*self._given(sources)).flatten(1)
+        return self.bias + self._run(self._apart, sources).flatten(1)
 
     def combine_heads(self, logits_BH: Tensor) -> Tensor:
         """The logit, ``(B,)``, of what :meth:`heads_apart` gave."""
@@ -178,9 +192,10 @@ class InteractionGraph(nn.Module):
             return logits_BH.mean(dim=1)
         return (logits_BH - self.bias).sum(dim=1) + self.bias
 
-    def _given(self, sources: Mapping[str, Tensor]) -> list[Tensor]:
+    def _run(self, program: Program, sources: Mapping[str, Tensor]) -> Tensor:
         tensors = (sources[name] for name in self._sources)
-        return [x if x.dim() == 3 else x.unsqueeze(1) for x in tensors]
+        given = [x if x.dim() == 3 else x.unsqueeze(1) for x in tensors]
+        return self._in_training[program](*given) if self.training else program(*given)
 
     def sources_read(self) -> dict[str, Shape]:
         """Shapes of the sources that nodes name, groups included."""

@@ -3,8 +3,6 @@
 Letters: B batch, N numeric columns, C columns of the group, S scaled columns, D embedding_dim.
 """
 
-import hashlib
-
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +12,7 @@ from recsys_had.interactions._batch_norm import DistributedBatchNorm
 from recsys_had.numeric._encoder import Encoder
 from recsys_had.numeric.scale import Scale
 from recsys_had.numeric_config import ColumnConfig
+from recsys_had.seeds import derived_seed
 
 # As many as a batch normalisation in the graph is told to cost.
 _NORM_FLOPS = 2
@@ -97,9 +96,8 @@ def _started(column: ColumnConfig, names: list[str], embedding_dim: int, seed: i
     """The group's encoder, with the initial weights that each column's name decides."""
 
     def build(num_columns: int, drawn_for: str) -> Encoder:
-        key = hashlib.sha256(f"{seed}:numeric:{column.kind}:{drawn_for}".encode()).digest()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int.from_bytes(key[:8], "big") >> 1)
+            torch.manual_seed(derived_seed(seed, "numeric", column.kind, drawn_for) >> 1)
             return numeric.build(
                 column.kind,
                 num_columns=num_columns,

@@ -18,10 +18,11 @@ from recsys_had.batch import Batch
 from recsys_had.config import Bce, Experiment, Focal, TrainConfig
 from recsys_had.data.folder import DataFolder
 from recsys_had.data.parquet import Position, SplitReader, Step
-from recsys_had.errors import DataError, DivergenceError
+from recsys_had.errors import ConfigError, DataError, DivergenceError
 from recsys_had.metrics import evaluate_rows, improves, monitored
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
+from recsys_had.model.graph import InteractionGraph
 from recsys_had.run_folder import RunFolder
 from recsys_had.seeds import derived_seed
 from recsys_had.training import published
@@ -153,6 +154,7 @@ class Trainer:
         require_students(
             self._config.loss, num_heads=graph.num_heads, has_dropout=graph.has_dropout
         )
+        _set_pace(graph, self._config, device)
         self.sharded = shard(self.model, self._config, device=device)
         self.optimizers = Optimizers(
             self.sharded, self._config, widths=self.model.embeddings.widths
@@ -423,6 +425,29 @@ class Trainer:
             lambda: {counters["best_epoch"] for counters in self._checkpoints.counters()}
         )
         self._best.keep(self.progress.best_epoch, needed=needed)
+
+
+def _set_pace(graph: InteractionGraph, config: TrainConfig, device: torch.device) -> None:
+    """Has the graph's training steps run compiled, or in half precision, as is asked for.
+
+    Raises:
+        ConfigError: there is no compiler.
+    """
+    if config.compile and device.type == "cpu":
+        # As slow to import as torch itself.
+        from torch._inductor.cpp_builder import get_cpp_compiler
+
+        try:
+            get_cpp_compiler()
+        except RuntimeError as cause:
+            raise ConfigError(
+                "train.compile: there is no C++ compiler. Install g++, or leave the key out."
+            ) from cause
+    passes = max(1, getattr(config.loss, "passes", 1))
+    graph.train_with(
+        compiled_rows=config.batch_size * passes if config.compile else None,
+        half=config.precision == "bf16",
+    )
 
 
 def _warn_of_warmup(config: TrainConfig, total_steps: int) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from recsys_had.config import Experiment
 from recsys_had.data.folder import DataFolder
+from tests.training.compiler import needs_compiler
 from tests.training.launch import launch
 
 # 449 rows: at 64 a step the last one holds a single row, so rank 1 has none. So does the last
@@ -112,12 +113,16 @@ def test_two_processes_weigh_rows_as_one_does(
         assert np.quantile(difference, 0.9) < 2e-3, name
 
 
+@pytest.mark.parametrize(
+    "compiled", [False, pytest.param(True, marks=[pytest.mark.slow, needs_compiler])]
+)
 def test_batch_norm_over_two_processes_is_that_of_one(
-    tmp_path: Path, make_small_data: Callable[..., DataFolder]
+    tmp_path: Path, make_small_data: Callable[..., DataFolder], compiled: bool
 ) -> None:
+    """Compiled, the moments of all ranks stand between two graphs."""
     data = make_small_data(tmp_path / "data", rows={"train": 451, "valid": 64})
     one = train(tmp_path / "one", data.path, 1, batch_norm=True)
-    two = train(tmp_path / "two", data.path, 2, batch_norm=True)
+    two = train(tmp_path / "two", data.path, 2, batch_norm=True, compile=compiled)
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=1e-4)
     assert two["valid"]["logloss"] == pytest.approx(one["valid"]["logloss"], abs=1e-4)
     for name, weights in one["weights"].items():
