@@ -123,6 +123,8 @@ class SelfDistillation(_Model):
 
 LossConfig = Bce | Focal | TriBce | SelfDistillation
 
+TableOptimizer = Literal["rowwise_adagrad", "adagrad", "sgd", "lazy_adam", "adam"]
+
 ShardingKind = Literal[
     "table_wise", "row_wise", "column_wise", "table_row_wise", "grid", "data_parallel", "auto"
 ]
@@ -184,8 +186,9 @@ class TrainConfig(_Model):
             ``kind`` and its options; see :mod:`recsys_had.training.losses`.
         learning_rate: of the dense weights, and of the tables unless the next key is given.
         embedding_learning_rate: of the tables.
-        embedding_optimizer: rowwise_adagrad, adagrad or sgd (fused, regime ``scale``), adam
-            (regime ``published``).
+        embedding_optimizer: in regime ``scale`` rowwise_adagrad, adagrad or sgd, which TorchRec
+            fuses into the backward pass, or lazy_adam, which is Adam on a step's own rows
+            (:mod:`recsys_had.training.lazy_adam`); adam in regime ``published``.
         embedding_l2: gradient ``embedding_l2 * W`` is added on whole tables (``published``).
         dense_l2: the same on the dense weights.
         schedule: constant, linear or cosine (to 0 over all epochs), or plateau: times
@@ -217,7 +220,9 @@ class TrainConfig(_Model):
     loss: Annotated[LossConfig, pydantic.Field(discriminator="kind")] = Bce()
     learning_rate: Positive = 1e-3
     embedding_learning_rate: Positive | None = None
-    embedding_optimizer: Literal["rowwise_adagrad", "adagrad", "sgd", "adam"] | None = None
+    embedding_optimizer: (
+        Literal["rowwise_adagrad", "adagrad", "sgd", "lazy_adam", "adam"] | None
+    ) = None
     embedding_l2: NotNegative = 0.0
     dense_l2: NotNegative = 0.0
     schedule: Literal["constant", "linear", "cosine", "plateau"] = "constant"
@@ -251,7 +256,8 @@ class TrainConfig(_Model):
         if self.embedding_optimizer is not None and dense != (self.regime == "published"):
             raise ValueError(
                 f"embedding_optimizer '{self.embedding_optimizer}' does not belong to regime "
-                f"'{self.regime}'. Use adam with published; a fused one with scale."
+                f"'{self.regime}'. Use adam with published; rowwise_adagrad, adagrad, sgd or "
+                "lazy_adam with scale."
             )
         kinds = {self.sharding.default, *self.sharding.tables.values()}
         if self.table_optimizer == "rowwise_adagrad" and "column_wise" in kinds:
@@ -266,8 +272,8 @@ class TrainConfig(_Model):
             )
         if self.embedding_l2 and self.regime == "scale":
             raise ValueError(
-                "embedding_l2 needs regime 'published': a fused optimizer touches only the rows "
-                "of a batch, so it cannot apply a penalty on whole tables."
+                "embedding_l2 needs regime 'published': the optimizers of 'scale' touch only the "
+                "rows of a batch, so they cannot apply a penalty on whole tables."
             )
         return self
 
@@ -276,6 +282,11 @@ class TrainConfig(_Model):
         """The tables' optimizer: the one named, or the regime's default."""
         default = "adam" if self.regime == "published" else "rowwise_adagrad"
         return self.embedding_optimizer or default
+
+    @property
+    def kernel(self) -> Literal["fused", "dense"]:
+        """Whether TorchRec updates the tables in their backward pass, or an optimizer after it."""
+        return "dense" if self.table_optimizer in ("adam", "lazy_adam") else "fused"
 
     @property
     def has_legacy_defaults(self) -> bool:

@@ -188,7 +188,7 @@ def test_every_bundled_experiment_opens_with_the_command_that_runs_it(name: str)
         (
             HEAD + "  nodes: [fm]\ntrain: {embedding_optimizer: adam}\n",
             "e.yaml:4: train: embedding_optimizer 'adam' does not belong to regime 'scale'. "
-            "Use adam with published; a fused one with scale.",
+            "Use adam with published; rowwise_adagrad, adagrad, sgd or lazy_adam with scale.",
         ),
     ],
 )

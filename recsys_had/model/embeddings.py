@@ -55,6 +55,15 @@ def field_of(table: str) -> str:
     return table.removeprefix(_TAKEN)
 
 
+def field_of_weight(name: str) -> str:
+    """The field of a table's weight.
+
+    >>> field_of_weight("embeddings.tables.fields.embedding_bags.user.weight")
+    'user'
+    """
+    return field_of(name.split(".", 4)[4].removesuffix(".weight"))
+
+
 def is_table(weight_name: str) -> bool:
     """Whether a weight of a model is a set's rows: of fields, or the vectors of numeric columns.
 

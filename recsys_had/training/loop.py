@@ -241,7 +241,7 @@ class Trainer:
         loss_sum = (losses if batch.weight is None else losses * batch.weight).sum()
         loss = loss_sum * (dist.get_world_size() / step.total if step.total else 0.0)
         torch.autograd.backward(loss)
-        self.optimizers.apply()
+        self.optimizers.apply(batch)
         return loss_sum.detach()
 
     def _row_losses(self, batch: Batch, step: Step) -> Tensor:

@@ -14,10 +14,12 @@ from torchrec.optim import SGD, Adagrad, RowWiseAdagrad
 from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad as PlainRowWiseAdagrad
 
+from recsys_had.batch import Batch
 from recsys_had.config import TrainConfig
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import is_table, padded_width
 from recsys_had.training import published
+from recsys_had.training.lazy_adam import LazyAdam
 
 FUSED: dict[str, type[torch.optim.Optimizer]] = {
     "rowwise_adagrad": RowWiseAdagrad,
@@ -77,7 +79,7 @@ class Optimizers:
     """Everything that changes weights: fused and plain optimizers, the schedule, the clipping.
 
     In regime ``scale`` a fused optimizer changes sharded tables inside the backward pass, one of
-    the same kind the data-parallel ones after it, and Adam the rest.
+    the same kind the data-parallel ones after it, or lazy Adam all of them; Adam changes the rest.
 
     Args:
         model: the sharded model.
@@ -94,7 +96,7 @@ class Optimizers:
     ) -> None:
         self._config = config
         self.plateau_scale = 1.0
-        self.fused = model.fused_optimizer if config.regime == "scale" else None
+        self.fused = model.fused_optimizer if config.kernel == "fused" else None
         sharded = {
             name for name, value in model.state_dict().items() if isinstance(value, ShardedTensor)
         }
@@ -127,18 +129,26 @@ class Optimizers:
         self._sharded_names = sharded & set(self.named) if dist.get_world_size() > 1 else set()
         self._groups = [*self.adam.param_groups]
         self.copied: dict[str, Tensor] = {}
-        if self.fused is not None:
-            self._groups += list(self.fused.param_groups)
+        if config.regime == "scale":
             self.copied = {
                 name: weight
                 for name, weight in model.named_parameters()
                 if ".tables." in name and name not in sharded
             }
+        if self.fused is not None:
+            self._groups += list(self.fused.param_groups)
             for name, weight in self.copied.items():
                 width = widths[name.split(".")[2]]
                 settings = _table_settings(config, width=width)
                 self.plain.append(_PLAIN[config.table_optimizer]([weight], **settings))
                 self._groups += self.plain[-1].param_groups
+        self.lazy: LazyAdam | None = None
+        if config.table_optimizer == "lazy_adam":
+            self.lazy = LazyAdam(
+                model, rate=config.table_learning_rate, eps=_EPS, copies=self.copied
+            )
+            self._groups += self.lazy.param_groups
+        self._step = 0
         self._rates = [group["lr"] for group in self._groups]
 
     def rate_factor(self, step: int, *, done: float) -> float:
@@ -173,13 +183,22 @@ class Optimizers:
         if self.fused is not None:
             # The fused kernels update inside the backward pass: here they learn their rate.
             self.fused.zero_grad()
+        if self.lazy is not None:
+            self.lazy.zero_grad()
+        self._step = step
 
-    def apply(self) -> None:
-        """Clips and applies what the backward pass left; fused tables are updated already."""
+    def apply(self, batch: Batch) -> None:
+        """Clips and applies what the backward pass left; fused tables are updated already.
+
+        Args:
+            batch: the step's rows of this rank.
+        """
         if self._config.gradient_clip_norm is not None:
             self._clip(self._config.gradient_clip_norm)
         for optimizer in self.plain:
             optimizer.step()
+        if self.lazy is not None:
+            self.lazy.step(self._step + 1, batch.sparse)
 
     def _clip(self, max_norm: float) -> None:
         local: list[Tensor] = []

@@ -58,11 +58,10 @@ def find_plan(
     Raises:
         PlannerError: there is no plan that fits.
     """
-    kernel = "fused" if config.regime == "scale" else "dense"
     free = ["table_wise", COPIED]
     if topology.compute_device == "cuda":
         free += ["row_wise", "table_row_wise"]
-    if kernel == "fused" and config.table_optimizer != "rowwise_adagrad":
+    if config.kernel == "fused" and config.table_optimizer != "rowwise_adagrad":
         # Of a dense table the planner may give a rank two cuts, of one name.
         free += ["column_wise"]
     constraints = {
@@ -92,7 +91,7 @@ def find_plan(
             raise PlannerError("a table cannot be sharded as the experiment says") from cause
     for tables in plan.plan.values():
         for found in cast(EmbeddingModuleShardingPlan, tables).values():
-            found.compute_kernel = kernel if found.sharding_type != COPIED else "dense"
+            found.compute_kernel = config.kernel if found.sharding_type != COPIED else "dense"
     return plan, kept.best
 
 
@@ -114,7 +113,9 @@ def _quiet() -> Iterator[None]:
 @contextmanager
 def _counting_state(model: nn.Module, config: TrainConfig) -> Iterator[None]:
     """Lets the planner count the optimizer state of tables whose optimizer is not attached yet."""
-    kind = {**FUSED, "adam": torch.optim.Adam}[config.table_optimizer]
+    kind = {**FUSED, "adam": torch.optim.Adam, "lazy_adam": torch.optim.Adam}[
+        config.table_optimizer
+    ]
     tables = [
         table.weight
         for module in model.modules()

@@ -79,8 +79,8 @@ def shard(
     """Spreads the tables over the ranks and copies the dense part to each.
 
     TorchRec re-initialises every table it shards, differently per rank, so the model's own initial
-    rows are written into the shards afterwards. In regime ``scale`` the tables' optimizer is
-    attached first, but to data-parallel tables, which TorchRec would leave as they are for ever:
+    rows are written into the shards afterwards. A fused optimizer of the tables
+    is attached first, but to data-parallel tables, which TorchRec would leave as they are for ever:
     they are trained as the dense part is (:class:`recsys_had.training.optimizers.Optimizers`).
 
     Args:
@@ -95,16 +95,15 @@ def shard(
     assert group is not None, "process_group() was entered"
     sharder = cast(ModuleSharder[Any], EmbeddingBagCollectionSharder())
     kinds = chosen_kinds(tables_of(model), config.sharding)
-    kernel = "fused" if config.regime == "scale" else "dense"
     if config.sharding.default == "auto":
         plan = from_rank_zero(lambda: _planned(model, kinds, config, device))
         for path, tables in plan.plan.items():
             for name, found in cast(EmbeddingModuleShardingPlan, tables).items():
                 kinds[path, name] = cast(ShardingKind, found.sharding_type)
-    if kernel == "fused":
+    if config.kernel == "fused":
         attach_fused(model, config, leave_out={at for at, kind in kinds.items() if kind == COPIED})
     if config.sharding.default != "auto":
-        plan = _by_hand(model, kinds, sharder, kernel, device)
+        plan = _by_hand(model, kinds, sharder, config.kernel, device)
     sharded = DistributedModelParallel(
         model,
         env=ShardingEnv.from_process_group(group),

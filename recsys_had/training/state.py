@@ -19,6 +19,9 @@ def state_pieces(model: DistributedModelParallel, optimizers: Optimizers) -> Ite
     for piece in local_pieces(model):
         weights.setdefault(piece.name, []).append(piece)
         yield _renamed(piece, f"model/{piece.name}")
+        if optimizers.lazy is not None and ".tables." in piece.name:
+            for key, value in optimizers.lazy.moments(piece):
+                yield _renamed(piece.taken(value), f"tables/{piece.name}/{key}")
     # The tables' optimizers have one name whether they are fused or plain, and one number a row
     # has one axis: so a checkpoint moves between them.
     if optimizers.fused is not None:

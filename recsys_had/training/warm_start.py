@@ -16,7 +16,7 @@ from torch import nn
 from recsys_had.data.encode import Encoder
 from recsys_had.data.folder import DataFolder
 from recsys_had.model.ctr import CTRModel
-from recsys_had.model.embeddings import field_of
+from recsys_had.model.embeddings import field_of_weight
 from recsys_had.run_folder import RunFolder
 from recsys_had.training.pieces import Piece, local_pieces
 
@@ -47,7 +47,7 @@ def warm_start(
         for name, shape in _wanted(sharded, model):
             before = list(saved.get_slice(name).get_shape()) if name in held else None
             if ".tables." in name:
-                field = _field(name)
+                field = field_of_weight(name)
                 if before is None or before[1:] != shape[1:]:
                     fresh.append(name)
                     continue
@@ -68,7 +68,7 @@ def warm_start(
             source = saved.get_tensor(piece.name)
             if ".tables." in piece.name:
                 width = model.table_width(piece.name)
-                _carry(piece, source, carried[_field(piece.name)], width)
+                _carry(piece, source, carried[field_of_weight(piece.name)], width)
             else:
                 piece.tensor.copy_(source)
     return {"tables": tables, "fresh": fresh}
@@ -81,11 +81,6 @@ def _wanted(sharded: nn.Module, model: CTRModel) -> Iterator[tuple[str, list[int
         if ".tables." in name:
             shape[1] = model.table_width(name)
         yield name, shape
-
-
-def _field(name: str) -> str:
-    """The field of a table's weight, ``embeddings.tables.SET.embedding_bags.FIELD.weight``."""
-    return field_of(name.split(".", 4)[4].removesuffix(".weight"))
 
 
 def _of_other_columns(name: str, data: DataFolder, run: RunFolder) -> bool:

@@ -6,6 +6,7 @@ hand or by torch's Adam.
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from recsys_had.config import Experiment
 from recsys_had.data.folder import DataFolder
 from recsys_had.data.parquet import Position, SplitReader
 from recsys_had.model.ctr import CTRModel
-from recsys_had.model.embeddings import field_specs, is_table
+from recsys_had.model.embeddings import field_of_weight, field_specs, is_table
 from recsys_had.training.distributed import process_group
 from recsys_had.training.loop import Trainer
 from recsys_had.training.pieces import gather_state
@@ -59,6 +60,12 @@ class Plain:
         rest = [weight for name, weight in weights.items() if name not in self._tables]
         self._adam = torch.optim.Adam(rest, lr=self._train.learning_rate, eps=1e-8)
         self._squares: dict[str, Tensor] = {}
+        self._sparse_adam = None
+        if self._train.table_optimizer == "lazy_adam":
+            self._sparse_adam = torch.optim.SparseAdam(
+                list(self._tables.values()), lr=self._train.table_learning_rate
+            )
+            self._steps = 0
 
     def step(self, batch: Any) -> float:
         """One update; the mean loss before it."""
@@ -66,6 +73,9 @@ class Plain:
         loss = functional.binary_cross_entropy_with_logits(self.model(batch), batch.label)
         loss.backward()
         self._adam.step()
+        if self._sparse_adam is not None:
+            self._step_sparsely(self._sparse_adam, batch)
+            return float(loss)
         with torch.no_grad():
             for name, weight in self._tables.items():
                 assert weight.grad is not None
@@ -73,6 +83,19 @@ class Plain:
                 grad = weight.grad[:, :width]
                 weight[:, :width] -= self._train.table_learning_rate * self._scaled(name, grad)
         return float(loss)
+
+    def _step_sparsely(self, optimizer: torch.optim.SparseAdam, batch: Any) -> None:
+        """Of each table the batch's rows alone."""
+        for name, weight in self._tables.items():
+            assert weight.grad is not None
+            rows = batch.sparse[field_of_weight(name)].values().long().unique()
+            weight.grad = torch.sparse_coo_tensor(
+                rows.unsqueeze(0), weight.grad[rows], tuple(weight.shape), is_coalesced=True
+            )
+        self._steps += 1
+        # torch adds it before the correction of the second moment, Adam's algorithm after it.
+        optimizer.param_groups[0]["eps"] = 1e-8 * math.sqrt(1 - 0.999**self._steps)
+        optimizer.step()
 
     def _scaled(self, name: str, grad: Tensor) -> Tensor:
         kind = self._train.table_optimizer
