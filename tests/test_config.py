@@ -177,8 +177,9 @@ def test_every_bundled_experiment_opens_with_the_command_that_runs_it(name: str)
         ("model:\n  nodes: [fm]\n", "e.yaml: dataset: the key is missing. Add it."),
         (
             HEAD + "  nodes: [fm]\ntrain: {embedding_l2: 0.1}\n",
-            "e.yaml:4: train: embedding_l2 needs regime 'published': a fused optimizer touches "
-            "only the rows of a batch, so it cannot apply a penalty on whole tables.",
+            "e.yaml:4: train: embedding_l2 needs regime 'published': the optimizers of "
+            "'scale' touch only the rows of a batch, so they cannot apply a penalty on whole "
+            "tables.",
         ),
         (
             HEAD + "  nodes: [fm]\ntrain: {legacy_defaults: true}\n",
@@ -237,8 +238,9 @@ def test_a_wrong_experiment_is_told_with_file_and_line(
         ),
         (
             "train.embedding_l2=0.1",
-            "override: train: embedding_l2 needs regime 'published': a fused optimizer touches "
-            "only the rows of a batch, so it cannot apply a penalty on whole tables.",
+            "override: train: embedding_l2 needs regime 'published': the optimizers of "
+            "'scale' touch only the rows of a batch, so they cannot apply a penalty on whole "
+            "tables.",
         ),
         (
             "model.definition=dcnv2",
