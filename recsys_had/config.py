@@ -194,7 +194,7 @@ class TrainConfig(_Model):
         schedule: constant, linear or cosine (to 0 over all epochs), or plateau: times
             ``plateau_factor`` after each epoch that did not improve ``monitor``.
         plateau_factor: see ``schedule``.
-        warmup_steps: the rates rise linearly from 0 over this many steps.
+        warmup_steps: the rates rise linearly from 0 over this many updates.
         gradient_clip_norm: global norm the gradient is scaled down to. A fused optimizer applies
             table gradients at once, so in regime ``scale`` it bounds the dense part only.
         precision: ``fp32``, or ``bf16``: in training steps the network's matrix products take and
@@ -202,10 +202,15 @@ class TrainConfig(_Model):
             everything that is scored, validation included.
         compile: whether the network of training steps goes through torch.compile, with static
             shapes; steps of fewer rows than ``batch_size`` do not. Needs a C++ compiler on a CPU.
+        communication: ``fp32``, or ``fp16`` for the vectors that ranks send one another, and their
+            gradients.
+        accumulate_steps: batches whose gradients are summed up for one update, as if they were one
+            batch, but for batch normalisation and losses that compare means. Not with optimizers
+            that TorchRec fuses into each backward pass.
         monitor: the validation metric that picks the best weights and stops early.
         patience: epochs in a row without improvement after which training stops.
         seed: of initial weights, order of rows and dropout.
-        checkpoint_every_steps: steps between checkpoints; one is written after every epoch.
+        checkpoint_every_steps: updates between checkpoints; one is written after every epoch.
         keep_checkpoints: how many of the last ones are kept.
         timeout_s: seconds after which a rank no longer waits for another, and all end.
         sharding: how tables are divided among ranks: one of the kinds of
@@ -231,6 +236,8 @@ class TrainConfig(_Model):
     gradient_clip_norm: Positive | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
+    communication: Literal["fp32", "fp16"] = "fp32"
+    accumulate_steps: Count = 1
     monitor: Literal["auc", "logloss", "normalized_entropy", "auc_minus_logloss"] = "auc"
     patience: Count | None = None
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
@@ -265,6 +272,12 @@ class TrainConfig(_Model):
                 "sharding 'column_wise' cuts rows, and row-wise Adagrad keeps one number a row: "
                 "every part would keep its own and train otherwise than the whole. Set "
                 "embedding_optimizer to adagrad or sgd, or choose another sharding."
+            )
+        if self.accumulate_steps > 1 and self.kernel == "fused":
+            raise ValueError(
+                f"accumulate_steps cannot sum up gradients under '{self.table_optimizer}', which "
+                "is fused into each backward pass. Set embedding_optimizer to lazy_adam, or raise "
+                "batch_size."
             )
         if self.legacy_defaults is not None and self.regime == "scale":
             raise ValueError(

@@ -9,7 +9,7 @@ Letters: B bags of a feature, F features of a lookup, R rows, C columns, I ids, 
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -168,7 +168,7 @@ class LazyAdam:
             weight.grad = None
 
     @torch.no_grad()
-    def step(self, step: int, ids: KeyedJaggedTensor | None) -> None:
+    def step(self, step: int, ids: Sequence[KeyedJaggedTensor]) -> None:
         """Updates the rows that got a gradient.
 
         Args:
@@ -181,8 +181,8 @@ class LazyAdam:
                 for rows, at_U, grad_UC in lookup.gradients():
                     rows.update(at_U, grad_UC, rate=rate, eps=self._eps, step=step)
         for name, weight, rows in self._copies:
-            assert ids is not None and weight.grad is not None
-            at_U = _touched(ids[name].values(), len(weight))
+            assert weight.grad is not None
+            at_U = _touched(torch.cat([one[name].values() for one in ids]), len(weight))
             rows.update(at_U, weight.grad[at_U], rate=rate, eps=self._eps, step=step)
 
     def moments(self, piece: Piece) -> Iterator[tuple[str, Tensor]]:

@@ -3,8 +3,9 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -159,11 +160,12 @@ class Trainer:
         self.optimizers = Optimizers(
             self.sharded, self._config, widths=self.model.embeddings.widths
         )
-        _warn_of_warmup(self._config, self._config.epochs * self._reader.num_steps)
+        updates = -(-self._reader.num_steps // self._config.accumulate_steps)
+        _warn_of_warmup(self._config, self._config.epochs * updates)
         # The vectors as they were looked up: the update makes all of a bad step's wrong.
-        self._seen: dict[str, Tensor] = {}
+        self._seen: list[dict[str, Tensor]] = []
         self.model.embeddings.register_forward_hook(
-            lambda module, arguments, found: self._seen.update(found)
+            lambda module, arguments, found: self._seen.append(found) if module.training else None
         )
         self._checkpoints = Checkpoints(
             work,
@@ -224,8 +226,8 @@ class Trainer:
                 metrics[split], scored[split] = self.evaluate(split)
         return TrainResult(progress, metrics, state, scored)
 
-    def step(self, step: Step) -> Tensor:
-        """One update; returns the sum of this rank's losses.
+    def step(self, *steps: Step) -> Tensor:
+        """One update, of the gradients of one step or of several; the sum of this rank's losses.
 
         The gradient is that of the mean loss over the rows of all ranks: each rank's sum is
         divided by the global number of rows, and the mean over ranks that TorchRec and DDP
@@ -236,13 +238,19 @@ class Trainer:
         progress = self.progress
         epochs_done = progress.epoch + progress.row / self._reader.num_rows
         self.optimizers.prepare(progress.step, done=epochs_done / self._config.epochs)
-        batch = step.batch.to(self._device)
-        losses = self._row_losses(batch, step)
-        loss_sum = (losses if batch.weight is None else losses * batch.weight).sum()
-        loss = loss_sum * (dist.get_world_size() / step.total if step.total else 0.0)
-        torch.autograd.backward(loss)
-        self.optimizers.apply(batch)
-        return loss_sum.detach()
+        divisor = sum(step.total for step in steps)
+        self._seen.clear()
+        sums, batches = [], []
+        for step in steps:
+            batch = step.batch.to(self._device)
+            losses = self._row_losses(batch, step)
+            loss_sum = (losses if batch.weight is None else losses * batch.weight).sum()
+            loss = loss_sum * (dist.get_world_size() / divisor if divisor else 0.0)
+            torch.autograd.backward(loss)
+            sums.append(loss_sum.detach())
+            batches.append(batch)
+        self.optimizers.apply(batches)
+        return sums[0] if len(sums) == 1 else torch.stack(sums).sum()
 
     def _row_losses(self, batch: Batch, step: Step) -> Tensor:
         def mean(losses: Tensor) -> Tensor:
@@ -309,22 +317,24 @@ class Trainer:
             unit_scale=True,
             disable=not self._show_progress,
         ) as bar:
-            for step in self._reader.steps(start):
-                loss_sum, requested = self._agree(self.step(step), interruption.requested)
-                mean = loss_sum / step.total if step.total else 0.0
+            for steps in _in_groups(self._reader.steps(start), self._config.accumulate_steps):
+                loss_sum, requested = self._agree(self.step(*steps), interruption.requested)
+                total = sum(step.total for step in steps)
+                mean = loss_sum / total if total else 0.0
                 if not math.isfinite(mean):
                     raise DivergenceError(
-                        f"step {progress.step + 1}: the loss is {mean}. {self._where(step)} "
+                        f"step {progress.step + 1}: the loss is {mean}. {self._where(steps)} "
                         "Lower train.learning_rate or set train.gradient_clip_norm."
                     )
+                rows = sum(step.global_rows for step in steps)
                 progress.step += 1
-                progress.row = step.after.row
+                progress.row = steps[-1].after.row
                 progress.loss_sum += loss_sum
-                progress.weight_sum += step.global_weight or 0.0
-                progress.train_rows += step.global_rows
+                progress.weight_sum += sum(step.global_weight or 0.0 for step in steps)
+                progress.train_rows += rows
                 self.losses.append(mean)
                 self._on_metrics({"train_loss": mean}, progress.step)
-                bar.update(step.global_rows)
+                bar.update(rows)
                 if self._checkpoints.is_writing:
                     self._checkpoints.settle(wait=False)
                 if requested or (every and progress.step % every == 0):
@@ -334,10 +344,14 @@ class Trainer:
                     begin = time.perf_counter()
         progress.train_seconds += time.perf_counter() - begin
 
-    def _where(self, step: Step) -> str:
-        """What in a step's rows was not finite before its update, on whichever rank."""
+    def _where(self, steps: Sequence[Step]) -> str:
+        """What in an update's rows was not finite before it, on whichever rank."""
+        own = (
+            not_finite(step.batch, seen, self.model.embeddings)
+            for step, seen in zip(steps, self._seen, strict=True)
+        )
         found: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(found, not_finite(step.batch, self._seen, self.model.embeddings))
+        dist.all_gather_object(found, next(filter(None, own), None))
         told = next(filter(None, found), None)
         return told or "The fields' vectors are finite: it comes of the network."
 
@@ -448,6 +462,12 @@ def _set_pace(graph: InteractionGraph, config: TrainConfig, device: torch.device
         compiled_rows=config.batch_size * passes if config.compile else None,
         half=config.precision == "bf16",
     )
+
+
+def _in_groups(steps: Iterator[Step], size: int) -> Iterator[tuple[Step, ...]]:
+    """Steps by so many; the last group may be smaller."""
+    while group := tuple(islice(steps, size)):
+        yield group
 
 
 def _warn_of_warmup(config: TrainConfig, total_steps: int) -> None:

@@ -1,7 +1,7 @@
 """The two regimes of optimization, their learning-rate schedule and gradient clipping."""
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -187,18 +187,18 @@ class Optimizers:
             self.lazy.zero_grad()
         self._step = step
 
-    def apply(self, batch: Batch) -> None:
+    def apply(self, batches: Sequence[Batch]) -> None:
         """Clips and applies what the backward pass left; fused tables are updated already.
 
         Args:
-            batch: the step's rows of this rank.
+            batches: the update's rows of this rank.
         """
         if self._config.gradient_clip_norm is not None:
             self._clip(self._config.gradient_clip_norm)
         for optimizer in self.plain:
             optimizer.step()
         if self.lazy is not None:
-            self.lazy.step(self._step + 1, batch.sparse)
+            self.lazy.step(self._step + 1, [batch.sparse for batch in batches])
 
     def _clip(self, max_norm: float) -> None:
         local: list[Tensor] = []

@@ -15,11 +15,10 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
 from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
 from torchrec.distributed.planner.types import PlannerError, ShardingOption, Stats
-from torchrec.distributed.types import EmbeddingModuleShardingPlan, ModuleSharder, ShardingPlan
+from torchrec.distributed.types import EmbeddingModuleShardingPlan, ShardingPlan
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from recsys_had.config import TrainConfig
@@ -27,6 +26,7 @@ from recsys_had.errors import ConfigError
 from recsys_had.machines import Machine
 from recsys_had.model.embeddings import field_of
 from recsys_had.training.optimizers import FUSED
+from recsys_had.training.sharder import table_sharder
 
 COPIED = "data_parallel"
 # Of a GPU's memory, kept for activations and what communication needs.
@@ -81,7 +81,7 @@ def find_plan(
         storage_reservation=FixedPercentageStorageReservation(percentage=reserved),
         stats=kept,
     )
-    sharder = cast(ModuleSharder[Any], EmbeddingBagCollectionSharder())
+    sharder = table_sharder(config, world_size=topology.world_size)
     with _quiet(), _counting_state(model, config):
         try:
             plan = planner.plan(model, [sharder])

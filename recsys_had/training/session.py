@@ -216,6 +216,8 @@ class TrainingSession:
 
 _MAY_CHANGE = (
     "batch_size",
+    "accumulate_steps",
+    "communication",
     "sharding",
     "checkpoint_every_steps",
     "keep_checkpoints",

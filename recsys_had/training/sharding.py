@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.planner import Topology
 from torchrec.distributed.planner.types import PlannerError
@@ -41,6 +40,7 @@ from recsys_had.training.distributed import from_rank_zero
 from recsys_had.training.optimizers import attach_fused
 from recsys_had.training.pieces import fill
 from recsys_had.training.planning import COPIED, find_plan, to_config_error
+from recsys_had.training.sharder import table_sharder
 
 # FBGEMM's kernels take rows of whole 16-byte groups.
 _COLUMNS = 4
@@ -93,7 +93,7 @@ def shard(
     """
     group = dist.group.WORLD
     assert group is not None, "process_group() was entered"
-    sharder = cast(ModuleSharder[Any], EmbeddingBagCollectionSharder())
+    sharder = table_sharder(config, world_size=dist.get_world_size())
     kinds = chosen_kinds(tables_of(model), config.sharding)
     if config.sharding.default == "auto":
         plan = from_rank_zero(lambda: _planned(model, kinds, config, device))

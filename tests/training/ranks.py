@@ -34,8 +34,8 @@ def watch_first_step(trainer: Trainer) -> dict[str, bool]:
     before = gather_state(trainer.sharded, trainer.model)
     step = trainer.step
 
-    def watched(rows: Step) -> Tensor:
-        loss = step(rows)
+    def watched(*steps: Step) -> Tensor:
+        loss = step(*steps)
         trainer.step = step  # type: ignore[method-assign]
         after = gather_state(trainer.sharded, trainer.model)
         if before is not None and after is not None:

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.nn import functional
 
 from recsys_had.config import Experiment
@@ -227,6 +229,51 @@ def test_sigterm_ends_with_143_and_leaves_a_checkpoint(
     assert trainer(data, tmp_path / "work", alone).resume()
 
 
+@pytest.mark.parametrize("is_weighted", [False, True])
+@pytest.mark.parametrize(
+    "optimizer", [{"regime": "published"}, {"embedding_optimizer": "lazy_adam"}]
+)
+def test_batches_summed_up_for_an_update_are_one_batch(
+    tmp_path: Path,
+    alone: torch.device,
+    make_small_data: MakeData,
+    weigh: Callable[..., DataFolder],
+    optimizer: dict[str, Any],
+    is_weighted: bool,
+) -> None:
+    """The last update of an epoch too, which has fewer batches, one of them short."""
+    data = make_small_data(tmp_path / "data", rows=ROWS)
+    if is_weighted:
+        generator = np.random.default_rng(8)
+        data = weigh(data, {name: generator.choice([0, 0.5, 7], n) for name, n in ROWS.items()})
+    found = []
+    for name, settings in (
+        ("whole", {"batch_size": 96}),
+        ("parts", {"batch_size": 32, "accumulate_steps": 3}),
+    ):
+        one = Trainer(
+            experiment=experiment(**settings, **optimizer).model_copy(
+                update={"model": experiment(batch_norm=False).model}
+            ),
+            data=data,
+            device=alone,
+            work=tmp_path / name,
+        )
+        for module in one.model.modules():
+            if hasattr(module, "share"):
+                module.share = 0.0
+        one.run()
+        found.append(one)
+    whole, parts = found
+    assert parts.progress.step == whole.progress.step == 12
+    np.testing.assert_allclose(parts.losses, whole.losses, rtol=0, atol=1e-5)
+
+
+def test_accumulation_under_a_fused_optimizer_is_refused() -> None:
+    with pytest.raises(ValidationError, match="accumulate_steps cannot sum up gradients under"):
+        experiment(accumulate_steps=2)
+
+
 def test_nothing_to_resume_starts_afresh(
     tmp_path: Path, alone: torch.device, make_small_data: MakeData
 ) -> None:
@@ -336,7 +383,7 @@ def test_adam_adds_eps_where_the_regime_says(
         for other in one.optimizers.named.values():
             other.grad = torch.zeros_like(other)
         weight.grad = torch.full_like(weight, gradient)
-        one.optimizers.apply()
+        one.optimizers.apply([])
         mean = 0.9 * mean + 0.1 * gradient
         square = 0.999 * square + 0.001 * gradient**2
         corrected = mean / (1 - 0.9 ** (step + 1))

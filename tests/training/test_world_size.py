@@ -142,6 +142,34 @@ def test_a_loss_that_compares_heads_over_two_processes_is_that_of_one(
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("sharding", ["table_wise", "row_wise"])
+def test_vectors_may_travel_in_half_precision(
+    tmp_path: Path, make_small_data: Callable[..., DataFolder], sharding: str
+) -> None:
+    data = make_small_data(tmp_path / "data", rows=ROWS)
+    one = train(tmp_path / "one", data.path, 1)
+    two = train(tmp_path / "two", data.path, 2, sharding=sharding, communication="fp16")
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=2e-4)
+    # It would be nearer had nothing been rounded.
+    assert np.abs(np.subtract(two["losses"], one["losses"])).max() > 1e-6
+    assert all(two["changed_in_one_step"].values())
+
+
+def test_two_processes_sum_up_batches_as_one_does(
+    tmp_path: Path, make_small_data: Callable[..., DataFolder]
+) -> None:
+    """Tables divided and copied, and the dense part, which is averaged after every batch."""
+    data = make_small_data(tmp_path / "data", rows=ROWS)
+    settings: dict[str, Any] = {
+        "embedding_optimizer": "lazy_adam",
+        "sharding": {"default": "row_wise", "tables": {"B": "data_parallel"}},
+    }
+    one = train(tmp_path / "one", data.path, 1, **settings)
+    parts = {"batch_size": 16, "accumulate_steps": 2}
+    two = train(tmp_path / "two", data.path, 2, **settings, **parts)
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=2e-5)
+
+
 KINDS = {
     "piecewise_linear": {"num_bins": 5},
     "periodic": {"num_frequencies": 3, "normalise": "batch"},
