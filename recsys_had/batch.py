@@ -56,6 +56,7 @@ class Layout:
         dense: names of the dense inputs.
         vectors: name and size of each content vector.
         has_weight: whether encoded rows have a weight; rows to be scored need none.
+        managed: which of the fields hold 63 bits of a hash in place of ids.
     """
 
     fields: tuple[str, ...]
@@ -63,6 +64,12 @@ class Layout:
     dense: tuple[str, ...] = ()
     vectors: Mapping[str, int] = field(default_factory=dict)
     has_weight: bool = False
+    managed: frozenset[str] = frozenset()
+
+    @property
+    def id_dtype(self) -> type[np.int32] | type[np.int64]:
+        """What all ids are held in."""
+        return np.int64 if self.managed else np.int32
 
     @property
     def single(self) -> tuple[str, ...]:
@@ -75,7 +82,7 @@ class Ragged:
     """Lists of ids: row ``i`` holds ``values[offsets[i] : offsets[i + 1]]``."""
 
     offsets: NDArray[np.int64]
-    values: NDArray[np.int32]
+    values: NDArray[np.int32] | NDArray[np.int64]
 
     def take(self, index: NDArray[np.int64]) -> "Ragged":
         """The rows at ``index``, in that order.
@@ -105,7 +112,7 @@ class EncodedRows:
         layout: names and order of the inputs.
         row_id: ``(B,)`` int64.
         label: ``(B,)`` float32, or None.
-        ids: ``(B, F)`` int32, the single-valued fields.
+        ids: ``(B, F)`` of the layout's ``id_dtype``, the single-valued fields.
         lists: the multi-valued fields.
         dense: ``(B, num_dense)`` float32.
         vectors: ``(B, size)`` float32, the content vectors.
@@ -115,7 +122,7 @@ class EncodedRows:
     layout: Layout
     row_id: NDArray[np.int64]
     label: NDArray[np.float32] | None
-    ids: NDArray[np.int32]
+    ids: NDArray[np.int32] | NDArray[np.int64]
     lists: dict[str, Ragged]
     dense: NDArray[np.float32]
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)

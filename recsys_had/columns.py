@@ -30,19 +30,38 @@ class LabelColumn(CardPart):
     positive_from: float | None = None
 
 
+class ManagedIds(CardPart):
+    """A table whose rows values get, and lose, while training meets them.
+
+    Args:
+        rows: ids 1..rows.
+        admit_after: how often training must meet a value before it gets a row.
+    """
+
+    rows: int = pydantic.Field(ge=1, lt=2**31)
+    admit_after: int = pydantic.Field(default=1, ge=1)
+
+
 class _Vocabulary(CardPart):
     """Options every categorical field has.
 
     Args:
         min_count: a value gets an id of its own from this many training rows on.
         hash_buckets: ids 1..hash_buckets by XXH64 instead of a vocabulary.
+        managed: ids that training gives out instead of a vocabulary.
     """
 
     min_count: int = pydantic.Field(default=1, ge=1)
     hash_buckets: int | None = pydantic.Field(default=None, ge=1, lt=2**31)
+    managed: ManagedIds | None = None
 
     @pydantic.model_validator(mode="after")
     def _one_of_both(self) -> "_Vocabulary":
+        if self.managed is not None and (self.hash_buckets is not None or self.min_count != 1):
+            raise ValueError(
+                "managed excludes min_count and hash_buckets: training gives out the ids. Set "
+                "managed.admit_after, or leave managed out."
+            )
         if self.hash_buckets is not None and self.min_count != 1:
             raise ValueError(
                 "min_count and hash_buckets exclude each other; a hash keeps no counts. Keep one."
@@ -197,7 +216,8 @@ class Field:
         column: raw column it is made of.
         source: how: ``value``, ``multi``, ``bucket`` or a date part.
         min_count: training rows a value needs to get an id.
-        hash_buckets: number of hashed ids, or None for a vocabulary.
+        hash_buckets: number of hashed ids, or None.
+        managed: ids that training gives out, or None. Without either there is a vocabulary.
     """
 
     name: str
@@ -205,6 +225,12 @@ class Field:
     source: Literal["value", "multi", "bucket", "hour", "weekday", "is_weekend"]
     min_count: int = 1
     hash_buckets: int | None = None
+    managed: ManagedIds | None = None
+
+    @property
+    def has_vocabulary(self) -> bool:
+        """Whether ids are those of the values that training rows hold."""
+        return self.hash_buckets is None and self.managed is None
 
     @property
     def is_multi(self) -> bool:
@@ -233,15 +259,19 @@ def source_columns(columns: Mapping[str, Column]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _ids(column: _Vocabulary) -> tuple[int, int | None, ManagedIds | None]:
+    return column.min_count, column.hash_buckets, column.managed
+
+
 def fields_of(name: str, column: Column) -> Iterator[Field]:
     """The categorical fields a column makes."""
     match column:
         case CategoricalColumn():
-            yield Field(name, name, "value", column.min_count, column.hash_buckets)
+            yield Field(name, name, "value", *_ids(column))
         case MultiCategoricalColumn():
-            yield Field(name, name, "multi", column.min_count, column.hash_buckets)
+            yield Field(name, name, "multi", *_ids(column))
         case IntegerColumn(transform="log_squared_bucket"):
-            yield Field(name, name, "bucket", column.min_count, column.hash_buckets)
+            yield Field(name, name, "bucket", *_ids(column))
         case TimestampColumn():
             for part, field_name in column.parts.items():
                 yield Field(field_name, name, part)

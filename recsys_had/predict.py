@@ -38,7 +38,8 @@ class PredictReport:
 
     Args:
         rows: rows scored.
-        oov: per field, values that training never saw (missing ones not counted).
+        oov: per field, values that training never saw, or left without a row of their own
+            (missing ones not counted).
         parts: names of the files written, in row order.
     """
 
@@ -232,6 +233,19 @@ class BatchPredictor:
         row_id = pa.array(np.arange(len(encoded), dtype=np.int64))
         return rows_from_table(table.append_column("row_id", row_id), self._layout)
 
+    def _without_row(self, rows: EncodedRows) -> dict[str, int]:
+        """Per managed field, the number of values that training left without a row."""
+        embeddings = self.model.embeddings
+        if not embeddings.managed_fields:
+            return {}
+        # What Arrow lent cannot be written to, as torch wants: the rows are copied.
+        ids = rows.take(np.arange(len(rows))).to_batch().sparse
+        found = embeddings.rows_of(ids)
+        return {
+            field: int(((ids[field].values() > 0) & (found[field].values() == 0)).sum())
+            for field in embeddings.managed_fields
+        }
+
     def _write_part(
         self,
         folder: OutputFolder,
@@ -249,7 +263,8 @@ class BatchPredictor:
                 on_rows(found["rows"])
                 return found
         encoded = self.encoder.encode(block.frame, place=block.place)
-        score = self.score_rows(self._rows(encoded))
+        rows = self._rows(encoded)
+        score = self.score_rows(rows)
         last = block.first_row_id + len(score)
         columns: dict[str, Any] = {
             "row_id": pa.array(np.arange(block.first_row_id, last, dtype=np.int64))
@@ -264,7 +279,7 @@ class BatchPredictor:
             "name": name,
             "rows": len(score),
             "sha256": digest,
-            "oov": self.encoder.unseen(block.frame, encoded),
+            "oov": {**self.encoder.unseen(block.frame, encoded), **self._without_row(rows)},
         }
         note.with_suffix(".tmp").write_text(json.dumps(entry))
         note.with_suffix(".tmp").rename(note)

@@ -255,6 +255,11 @@ class DatasetCard(CardPart):
         content = self.model_dump(mode="json", exclude={"description"})
         # Order of columns decides the meaning of a file without a header.
         content["column_order"] = list(self.columns)
+        # A card that says nothing of it has the digest it had before there was such a thing.
+        for columns in (content, *content["lookups"].values()):
+            for column in columns["columns"].values():
+                if column.get("managed", ...) is None:
+                    del column["managed"]
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

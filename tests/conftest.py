@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -93,6 +94,31 @@ def make_small_data(small_card: DatasetCard) -> Callable[..., DataFolder]:
         return _saved(DataFolder(path, small_card, manifest))
 
     return make
+
+
+@pytest.fixture
+def manage() -> Callable[..., DataFolder]:
+    """Has training give out the rows of the fields A and tags of a small data folder, in place."""
+
+    def managed(data: DataFolder, *, rows: int, admit_after: int = 1) -> DataFolder:
+        told = f"managed: {{rows: {rows}, admit_after: {admit_after}}}"
+        text = SMALL_CARD.replace("A: {kind: categorical", f"A: {{kind: categorical, {told}")
+        text = text.replace("kind: multi_categorical", f"kind: multi_categorical, {told}")
+        card = parse_card(text)
+        for part in data.path.glob("*/part-*.parquet"):
+            table = pq.read_table(part)
+            for name, kind in (("A", pa.int64()), ("tags", pa.list_(pa.int64()))):
+                column = table.column(name).cast(kind)
+                if name == "A":
+                    # As far apart as hashes are; missing values stay 0.
+                    column = pc.multiply(column, 1 << 57)
+                table = table.set_column(table.schema.get_field_index(name), name, column)
+            pq.write_table(table, part, row_group_size=64)
+        sizes = {**SMALL_TABLES, "A": rows + 1, "tags": rows + 1}
+        manifest = {**data.manifest, "card_digest": card.digest, "num_embeddings": sizes}
+        return _saved(DataFolder(data.path, card, manifest))
+
+    return managed
 
 
 @pytest.fixture

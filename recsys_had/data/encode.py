@@ -21,17 +21,20 @@ from recsys_had.data.prepare import prepare
 from recsys_had.data.problems import Place
 from recsys_had.data.statistics import Scale, Statistics
 from recsys_had.data.values import required_columns
-from recsys_had.data.vocabulary import HashedIds, Vocabulary, texts_of
+from recsys_had.data.vocabulary import HashedIds, ManagedHashes, Vocabulary, texts_of
 from recsys_had.errors import CheckpointError, DataError, RecsysHadError
 from recsys_had.schema import DatasetCard
 from recsys_had.suggest import nearest
+
+Ids = Vocabulary | HashedIds | ManagedHashes
 
 
 class Encoder:
     """Turns raw rows into ids and numbers, as a card says and training rows have shown.
 
     In every field 0 is a missing or an unseen value. Ids of a vocabulary count from 1 by falling
-    number of training rows; hashed ids are ``1 + XXH64(value) % hash_buckets``.
+    number of training rows; hashed ids are ``1 + XXH64(value) % hash_buckets``. A managed field has
+    63 bits of the hash in place of an id: the model knows which row that is.
 
     Args:
         card: what the columns are.
@@ -58,7 +61,7 @@ class Encoder:
         self,
         card: DatasetCard,
         *,
-        ids: Mapping[str, Vocabulary | HashedIds],
+        ids: Mapping[str, Ids],
         scales: Mapping[str, Scale],
         lookups: Mapping[str, SideTable],
     ) -> None:
@@ -117,7 +120,8 @@ class Encoder:
 
         Returns:
             ``label`` (float32) if the frame has the label column, each field (int32, or a list
-            of them, never empty), each dense input (float32), each vector (array of float32).
+            of them, never empty; int64 of a managed field), each dense input (float32), each vector
+            (array of float32).
 
         Raises:
             DataError: a column is missing, or one line per value that is not what its column
@@ -174,7 +178,7 @@ class Encoder:
         found = self._ids.get(field)
         if found is None:
             raise ValueError(f"value_of: no field '{field}'.{nearest(field, self._ids)}")
-        if isinstance(found, HashedIds):
+        if not isinstance(found, Vocabulary):
             raise ValueError(f"value_of: {field} is hashed, and a hash has no way back.")
         return found.value_of(ids)
 
@@ -182,7 +186,8 @@ class Encoder:
         """For each id of a field, the id its value had in an older encoder; -1 where it had none.
 
         Id 0, missing or unseen, stays what it is. Hashed ids are carried where both hash into as
-        many buckets; else, and where the older one has no such field, nothing is.
+        many buckets, managed ones where both have as many rows; else, and where the older one has
+        no such field, nothing is.
         """
         own, before = self._ids[field], older._ids.get(field)
         found = np.full(own.num_embeddings, -1, np.int64)
@@ -193,12 +198,15 @@ class Encoder:
         elif isinstance(own, HashedIds) and isinstance(before, HashedIds):
             same = own.num_buckets == before.num_buckets
             found[:] = np.arange(own.num_embeddings) if same else -1
+        elif isinstance(own, ManagedHashes) and isinstance(before, ManagedHashes):
+            same = own.num_rows == before.num_rows
+            found[:] = np.arange(own.num_embeddings) if same else -1
         return found
 
     def counts_of(self, field: str) -> pl.DataFrame:
         """``value``, ``count`` and ``id`` of a field's vocabulary, empty where it is hashed."""
         found = self._ids[field]
-        if isinstance(found, HashedIds):
+        if not isinstance(found, Vocabulary):
             return pl.DataFrame(schema={"value": pl.String, "count": pl.Int64, "id": pl.Int32})
         return found.frame
 
@@ -231,12 +239,11 @@ class Encoder:
             raise CheckpointError(
                 f"{folder}: is not an encoder: card.json or dense.json cannot be read: {cause}."
             ) from cause
-        ids: dict[str, Vocabulary | HashedIds] = {}
-        for field in card.fields:
-            if field.hash_buckets is None:
-                ids[field.name] = Vocabulary.load(folder / "vocab" / f"{field.name}.parquet")
-            else:
-                ids[field.name] = HashedIds(field.hash_buckets)
+        ids: dict[str, Ids] = {
+            field.name: _ids_without_vocabulary(field)
+            or Vocabulary.load(folder / "vocab" / f"{field.name}.parquet")
+            for field in card.fields
+        }
         try:
             lookups = {
                 name: SideTable.load(lookup, folder / "lookups" / f"{name}.parquet")
@@ -294,23 +301,30 @@ class Encoder:
         return np.nan_to_num(numbers, nan=0.0).astype(np.float32)
 
 
-def _ids_of(field: Field, statistics: Statistics) -> Vocabulary | HashedIds:
-    if field.hash_buckets is not None:
-        return HashedIds(field.hash_buckets)
-    return Vocabulary.from_counts(statistics.counts(field.name), min_count=field.min_count)
+def _ids_of(field: Field, statistics: Statistics) -> Ids:
+    return _ids_without_vocabulary(field) or Vocabulary.from_counts(
+        statistics.counts(field.name), min_count=field.min_count
+    )
 
 
-def _encode_single(values: Any, ids: Vocabulary | HashedIds) -> pa.Array:
+def _ids_without_vocabulary(field: Field) -> HashedIds | ManagedHashes | None:
+    if field.managed is not None:
+        return ManagedHashes(field.managed.rows)
+    return None if field.hash_buckets is None else HashedIds(field.hash_buckets)
+
+
+def _encode_single(values: Any, ids: Ids) -> pa.Array:
     distinct = ids.ids(texts_of(values.dictionary))
     codes = values.indices.fill_null(len(distinct)).to_numpy()
-    return pa.array(np.append(distinct, np.int32(0))[codes])
+    return pa.array(np.append(distinct, distinct.dtype.type(0))[codes])
 
 
-def _encode_lists(values: Any, ids: Vocabulary | HashedIds) -> pa.Array:
+def _encode_lists(values: Any, ids: Ids) -> pa.Array:
     lengths = np.diff(values.offsets.to_numpy())
     offsets = np.concatenate([[0], np.cumsum(np.maximum(lengths, 1))]).astype(np.int32)
     is_value = np.ones(offsets[-1], np.bool_)
     is_value[offsets[:-1][lengths == 0]] = False
-    encoded = np.zeros(offsets[-1], np.int32)
-    encoded[is_value] = _encode_single(values.flatten(), ids).to_numpy()
+    found = _encode_single(values.flatten(), ids).to_numpy()
+    encoded = np.zeros(offsets[-1], found.dtype)
+    encoded[is_value] = found
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(encoded))

@@ -22,6 +22,7 @@ def layout_of(card: DatasetCard) -> Layout:
         dense=card.dense,
         vectors=card.vectors,
         has_weight=card.weight is not None,
+        managed=frozenset(field.name for field in card.fields if field.managed is not None),
     )
 
 

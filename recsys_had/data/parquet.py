@@ -55,13 +55,15 @@ class Step:
 def rows_from_table(table: pa.Table, layout: Layout) -> EncodedRows:
     """Turns an encoded Arrow table into arrays; a missing column is an error."""
     num_rows = table.num_rows
-    ids = np.empty((num_rows, len(layout.single)), np.int32)
+    ids = np.empty((num_rows, len(layout.single)), layout.id_dtype)
     for position, name in enumerate(layout.single):
         ids[:, position] = table.column(name).to_numpy()
     dense = np.empty((num_rows, len(layout.dense)), np.float32)
     for position, name in enumerate(layout.dense):
         dense[:, position] = table.column(name).to_numpy()
-    lists = {name: _ragged(table.column(name)) for name in layout.fields if name in layout.multi}
+    lists = {
+        name: _ragged(table.column(name), layout) for name in layout.fields if name in layout.multi
+    }
     vectors = {
         name: vectors_from_column(table.column(name), size) for name, size in layout.vectors.items()
     }
@@ -75,14 +77,14 @@ def rows_from_table(table: pa.Table, layout: Layout) -> EncodedRows:
     return EncodedRows(layout, row_id, label, ids, lists, dense, vectors, weight)
 
 
-def _ragged(column: pa.ChunkedArray) -> Ragged:
+def _ragged(column: pa.ChunkedArray, layout: Layout) -> Ragged:
     parts = []
     for chunk in column.chunks:
         offsets = chunk.offsets.to_numpy().astype(np.int64)
         values = chunk.values.to_numpy()[offsets[0] : offsets[-1]]
-        parts.append(Ragged(offsets - offsets[0], values.astype(np.int32)))
+        parts.append(Ragged(offsets - offsets[0], values.astype(layout.id_dtype)))
     if not parts:
-        return Ragged(np.zeros(1, np.int64), np.empty(0, np.int32))
+        return Ragged(np.zeros(1, np.int64), np.empty(0, layout.id_dtype))
     return Ragged.concat(parts)
 
 

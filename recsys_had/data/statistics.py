@@ -29,9 +29,7 @@ class Statistics:
 
     def __init__(self, card: DatasetCard) -> None:
         self.num_rows = 0
-        self._counts = {
-            field.name: ValueCounts() for field in card.fields if field.hash_buckets is None
-        }
+        self._counts = {field.name: ValueCounts() for field in card.fields if field.has_vocabulary}
         self._moments = {
             name: Moments()
             for name, column in card.all_columns.items()

@@ -142,6 +142,32 @@ class Vocabulary:
         return cls(values, counts)
 
 
+class ManagedHashes:
+    """The upper 63 bits of XXH64 of a value's UTF-8 bytes: training gives such numbers rows.
+
+    A number is never 0, which stands for a missing value.
+
+    Args:
+        num_rows: of the table.
+
+    >>> ManagedHashes(10).ids(pl.Series(["", "a"])).tolist()  # 0xef46db3751d8e999 >> 1
+    [8620854627038688460, 7577133169179506477]
+    """
+
+    def __init__(self, num_rows: int) -> None:
+        self.num_rows = num_rows
+
+    @property
+    def num_embeddings(self) -> int:
+        """Number of rows, row 0 included."""
+        return self.num_rows + 1
+
+    def ids(self, values: pl.Series) -> NDArray[np.int64]:
+        """Number of each value."""
+        texts = values.cast(pl.Binary).to_list()
+        return np.array([max(1, xxhash.xxh64_intdigest(text) >> 1) for text in texts], np.int64)
+
+
 class HashedIds:
     """Ids 1 to ``num_buckets`` by XXH64 of a value's UTF-8 bytes; nothing to learn.
 

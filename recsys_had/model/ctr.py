@@ -277,6 +277,21 @@ class InitialRows:
         blocks = list(self._blocks(table, first, num_rows, width))
         return torch.from_numpy(np.concatenate(blocks)).mul_(self.std)
 
+    def drawn_anew(self, table: str, step: int, num_rows: int, width: int) -> Tensor:
+        """Initial rows of values that come later, ``(num_rows, width)`` float32.
+
+        Args:
+            table: as above.
+            step: the update they come with.
+            num_rows: how many come.
+            width: columns.
+        """
+        generator = np.random.Generator(
+            np.random.Philox(key=[derived_seed(self.seed, table, "anew"), step])
+        )
+        drawn = generator.standard_normal((num_rows, width), dtype=np.float32)
+        return torch.from_numpy(drawn).mul_(self.std)
+
     def _blocks(
         self, table: str, first: int, num_rows: int, width: int
     ) -> Iterator["np.ndarray[tuple[int, int], np.dtype[np.float32]]"]:

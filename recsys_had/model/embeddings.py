@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recsys_had.batch import Batch
 from recsys_had.errors import ConfigError
+from recsys_had.model.managed import ManagedRows
 from recsys_had.model.numeric import NumericFields
 from recsys_had.schema import DatasetCard
 
@@ -30,11 +32,13 @@ class FieldSpec:
         name: the field.
         num_embeddings: rows of the table, id 0 (missing or unseen) included.
         is_multi: whether a row holds several values, pooled by their mean.
+        admit_after: of a managed field, how often a value must be seen to get a row; else None.
     """
 
     name: str
     num_embeddings: int
     is_multi: bool = False
+    admit_after: int | None = None
 
 
 def padded_width(embedding_dim: int) -> int:
@@ -119,6 +123,15 @@ class FieldEmbeddings(nn.Module):
         self.widths = dict(widths)
         self._chosen = {name: tuple(members) for name, members in (chosen or {}).items()}
         self.tables = nn.ModuleDict()
+        self.managed = nn.ModuleDict(
+            {
+                _table_name(field): ManagedRows(
+                    field.num_embeddings - 1, admit_after=field.admit_after
+                )
+                for field in fields
+                if field.admit_after is not None
+            }
+        )
         self.numeric = nn.ParameterDict()
         for name, width in self.widths.items():
             if held := self._categorical(name):
@@ -187,15 +200,33 @@ class FieldEmbeddings(nn.Module):
             return self.numeric_fields.num_fields
         return len(self.scaled(name))
 
+    @property
+    def managed_fields(self) -> dict[str, ManagedRows]:
+        """Which value has which row, by field, where training decides it."""
+        return {field_of(name): rows for name, rows in self.managed.items()}  # type: ignore[misc]
+
+    def rows_of(self, ids: KeyedJaggedTensor) -> KeyedJaggedTensor:
+        """The rows of a batch's ids, which are the ids themselves but of managed fields."""
+        if not self.managed:
+            return ids
+        values = ids.values().clone()
+        ends = ids.offset_per_key()
+        for field, rows in self.managed_fields.items():
+            place = ids.keys().index(field)
+            held = slice(ends[place], ends[place + 1])
+            values[held] = rows(values[held])
+        return KeyedJaggedTensor(keys=ids.keys(), values=values, lengths=ids.lengths())
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Embeds a batch: for each set of tables ``(B, F, width)``."""
-        return {name: self._embed(name, batch) for name in self.widths}
+        rows = self.rows_of(batch.sparse)
+        return {name: self._embed(name, batch, rows) for name in self.widths}
 
-    def _embed(self, name: str, batch: Batch) -> Tensor:
+    def _embed(self, name: str, batch: Batch, rows: KeyedJaggedTensor) -> Tensor:
         width = self.widths[name]
         parts = []
         if held := [field.name for field in self._categorical(name)]:
-            pooled = self.tables[name](batch.sparse)
+            pooled = self.tables[name](rows)
             rows_BFD = pooled.values().view(-1, len(held), padded_width(width))
             rows_BFD = _in_order(held, pooled.keys(), rows_BFD)
             parts.append(rows_BFD[: len(batch.dense), :, :width])
@@ -239,11 +270,15 @@ def _collection(fields: Sequence[FieldSpec], width: int, device: str) -> Embeddi
         ) from cause
 
 
-def _table(field: FieldSpec, width: int) -> EmbeddingBagConfig:
+def _table_name(field: FieldSpec) -> str:
     # Tables are modules: a name that a torch container keeps for itself, such as `type`, is its.
     is_taken = hasattr(nn.ModuleDict(), field.name)
+    return f"{_TAKEN}{field.name}" if is_taken else field.name
+
+
+def _table(field: FieldSpec, width: int) -> EmbeddingBagConfig:
     return EmbeddingBagConfig(
-        name=f"{_TAKEN}{field.name}" if is_taken else field.name,
+        name=_table_name(field),
         feature_names=[field.name],
         num_embeddings=field.num_embeddings,
         embedding_dim=padded_width(width),
@@ -253,4 +288,12 @@ def _table(field: FieldSpec, width: int) -> EmbeddingBagConfig:
 
 def field_specs(card: DatasetCard, num_embeddings: Mapping[str, int]) -> list[FieldSpec]:
     """The tables of a card's fields, with the sizes an encoder found."""
-    return [FieldSpec(f.name, num_embeddings[f.name], f.is_multi) for f in card.fields]
+    return [
+        FieldSpec(
+            field.name,
+            num_embeddings[field.name],
+            field.is_multi,
+            None if field.managed is None else field.managed.admit_after,
+        )
+        for field in card.fields
+    ]

@@ -27,6 +27,7 @@ from recsys_had.model.graph import InteractionGraph
 from recsys_had.run_folder import RunFolder
 from recsys_had.seeds import derived_seed
 from recsys_had.training import published
+from recsys_had.training.arrivals import Arrivals
 from recsys_had.training.best_weights import BestWeights
 from recsys_had.training.bins import fit_bins
 from recsys_had.training.blame import not_finite
@@ -167,6 +168,7 @@ class Trainer:
         self.model.embeddings.register_forward_hook(
             lambda module, arguments, found: self._seen.append(found) if module.training else None
         )
+        self._arrivals = Arrivals(self.model, self.sharded, self.optimizers)
         self._checkpoints = Checkpoints(
             work,
             model=self.sharded,
@@ -239,17 +241,17 @@ class Trainer:
         epochs_done = progress.epoch + progress.row / self._reader.num_rows
         self.optimizers.prepare(progress.step, done=epochs_done / self._config.epochs)
         divisor = sum(step.total for step in steps)
+        batches = [step.batch.to(self._device) for step in steps]
+        self._arrivals.admit([batch.sparse for batch in batches], step=progress.step + 1)
         self._seen.clear()
-        sums, batches = [], []
-        for step in steps:
-            batch = step.batch.to(self._device)
+        sums = []
+        for step, batch in zip(steps, batches, strict=True):
             losses = self._row_losses(batch, step)
             loss_sum = (losses if batch.weight is None else losses * batch.weight).sum()
             loss = loss_sum * (dist.get_world_size() / divisor if divisor else 0.0)
             torch.autograd.backward(loss)
             sums.append(loss_sum.detach())
-            batches.append(batch)
-        self.optimizers.apply(batches)
+        self.optimizers.apply([self.model.embeddings.rows_of(batch.sparse) for batch in batches])
         return sums[0] if len(sums) == 1 else torch.stack(sums).sum()
 
     def _row_losses(self, batch: Batch, step: Step) -> Tensor:

@@ -13,8 +13,8 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.optim import SGD, Adagrad, RowWiseAdagrad
 from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad as PlainRowWiseAdagrad
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from recsys_had.batch import Batch
 from recsys_had.config import TrainConfig
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import is_table, padded_width
@@ -187,18 +187,18 @@ class Optimizers:
             self.lazy.zero_grad()
         self._step = step
 
-    def apply(self, batches: Sequence[Batch]) -> None:
+    def apply(self, rows: Sequence[KeyedJaggedTensor]) -> None:
         """Clips and applies what the backward pass left; fused tables are updated already.
 
         Args:
-            batches: the update's rows of this rank.
+            rows: that this rank's batches looked up.
         """
         if self._config.gradient_clip_norm is not None:
             self._clip(self._config.gradient_clip_norm)
         for optimizer in self.plain:
             optimizer.step()
         if self.lazy is not None:
-            self.lazy.step(self._step + 1, [batch.sparse for batch in batches])
+            self.lazy.step(self._step + 1, rows)
 
     def _clip(self, max_norm: float) -> None:
         local: list[Tensor] = []

@@ -71,6 +71,8 @@ def warm_start(
                 _carry(piece, source, carried[field_of_weight(piece.name)], width)
             else:
                 piece.tensor.copy_(source)
+    for rows in model.embeddings.managed_fields.values():
+        rows.count_anew()
     return {"tables": tables, "fresh": fresh}
 
 
@@ -85,6 +87,9 @@ def _wanted(sharded: nn.Module, model: CTRModel) -> Iterator[tuple[str, list[int
 
 def _of_other_columns(name: str, data: DataFolder, run: RunFolder) -> bool:
     """Whether a weight belongs to fields or numeric columns that are not those of before."""
+    if ".managed." in name:
+        # It goes with its table, whose rows are carried where there are as many.
+        return False
     dense = list(data.card.dense) == list(run.card.dense)
     fields = [field.name for field in data.card.fields] == [f.name for f in run.card.fields]
     vectors = data.card.vectors == run.card.vectors

@@ -60,7 +60,7 @@ class Tables:
         batch = rows.to_batch()
         self._optimizers.prepare(self._steps, done=0.0)
         self._model.embeddings(batch)["fields"].backward(grad)
-        self._optimizers.apply([batch])
+        self._optimizers.apply([batch.sparse])
         self._steps += 1
         return time.process_time() - begin
 
