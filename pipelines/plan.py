@@ -87,6 +87,7 @@ def plan(
     from recsys_had.model.ctr import CTRModel
     from recsys_had.model.embeddings import field_specs, is_table
     from recsys_had.training.planning import plan_cluster
+    from recsys_had.training.sharder import table_type
     from recsys_had.training.sharding import chosen_kinds, kinds_by_name, tables_of
 
     experiment, card = load_experiment_with_card(name, overrides)
@@ -102,6 +103,7 @@ def plan(
         config=experiment.model,
         vectors=card.vectors,
         tables_on="meta",
+        table_type=table_type(config),
     )
     sharding = config.sharding
     own = "sharding" in config.model_fields_set

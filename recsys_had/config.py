@@ -202,6 +202,11 @@ class TrainConfig(_Model):
             everything that is scored, validation included.
         compile: whether the network of training steps goes through torch.compile, with static
             shapes; steps of fewer rows than ``batch_size`` do not. Needs a C++ compiler on a CPU.
+        table_precision: ``fp32``, or ``fp16``: tables take half the memory; what is looked up and
+            what optimizers keep stays float32. On a CPU an update is rounded to the nearest of
+            float16's numbers, and one of less than half the distance to it is lost; on a GPU FBGEMM
+            rounds by chance, so that none is lost on average. Needs an optimizer that is fused, and
+            no data-parallel tables.
         communication: ``fp32``, or ``fp16`` for the vectors that ranks send one another, and their
             gradients.
         accumulate_steps: batches whose gradients are summed up for one update, as if they were one
@@ -236,6 +241,7 @@ class TrainConfig(_Model):
     gradient_clip_norm: Positive | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
+    table_precision: Literal["fp32", "fp16"] = "fp32"
     communication: Literal["fp32", "fp16"] = "fp32"
     accumulate_steps: Count = 1
     monitor: Literal["auc", "logloss", "normalized_entropy", "auc_minus_logloss"] = "auc"
@@ -278,6 +284,12 @@ class TrainConfig(_Model):
                 f"accumulate_steps cannot sum up gradients under '{self.table_optimizer}', which "
                 "is fused into each backward pass. Set embedding_optimizer to lazy_adam, or raise "
                 "batch_size."
+            )
+        if self.table_precision == "fp16" and (self.kernel == "dense" or "data_parallel" in kinds):
+            raise ValueError(
+                "table_precision 'fp16' needs tables that TorchRec's fused optimizers update: "
+                "rowwise_adagrad, adagrad or sgd, and no sharding 'data_parallel'. Change those, "
+                "or leave it out."
             )
         if self.legacy_defaults is not None and self.regime == "scale":
             raise ValueError(

@@ -39,6 +39,7 @@ class CTRModel(nn.Module):
         vectors: name and size of each content vector, which a node may read by its name.
         seed: of every initial weight.
         tables_on: device of the tables; ``meta`` where they are to be described, not filled.
+        table_type: of the tables' numbers; float16 ones must be sharded to be looked up.
 
     Raises:
         ConfigError: a node reads what is not there, or two things have one name.
@@ -53,6 +54,7 @@ class CTRModel(nn.Module):
         vectors: Mapping[str, int] | None = None,
         seed: int = 0,
         tables_on: str = "cpu",
+        table_type: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         for name in (*config.nodes, *config.tables):
@@ -87,6 +89,7 @@ class CTRModel(nn.Module):
                 chosen=chosen,
                 numeric=numeric_fields(dense, config, is_read="fields" in widths, seed=seed),
                 tables_on=tables_on,
+                table_type=table_type,
             )
             torch.manual_seed(seed)
             names = list(self.embeddings.field_names)

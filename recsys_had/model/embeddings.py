@@ -8,7 +8,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
+from torchrec.modules.embedding_configs import (
+    EmbeddingBagConfig,
+    PoolingType,
+    dtype_to_data_type,
+)
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
@@ -96,6 +100,7 @@ class FieldEmbeddings(nn.Module):
         chosen: fields of the sets that do not hold all of them, categorical or dense, in order.
         numeric: makes the shared set's fields of the dense inputs; None scales each of them.
         tables_on: device of the tables.
+        table_type: of the tables' numbers; what is looked up is float32.
 
     >>> from recsys_had.batch import EncodedRows, Layout
     >>> import numpy as np
@@ -116,6 +121,7 @@ class FieldEmbeddings(nn.Module):
         chosen: Mapping[str, Sequence[str]] | None = None,
         numeric: NumericFields | None = None,
         tables_on: str = "cpu",
+        table_type: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.fields = tuple(fields)
@@ -135,7 +141,7 @@ class FieldEmbeddings(nn.Module):
         self.numeric = nn.ParameterDict()
         for name, width in self.widths.items():
             if held := self._categorical(name):
-                self.tables[name] = _collection(held, width, tables_on)
+                self.tables[name] = _collection(held, width, tables_on, table_type)
         if numeric is None and "fields" in self.widths:
             numeric = NumericFields(dense=dense, config=None, embedding_dim=widths["fields"])
         self.numeric_fields = numeric
@@ -247,7 +253,9 @@ def _in_order(wanted: list[str], found: Sequence[str], rows_BFD: Tensor) -> Tens
     return rows_BFD.index_select(1, order)
 
 
-def _collection(fields: Sequence[FieldSpec], width: int, device: str) -> EmbeddingBagCollection:
+def _collection(
+    fields: Sequence[FieldSpec], width: int, device: str, table_type: torch.dtype
+) -> EmbeddingBagCollection:
     """The tables of one width.
 
     Raises:
@@ -255,16 +263,18 @@ def _collection(fields: Sequence[FieldSpec], width: int, device: str) -> Embeddi
     """
     try:
         return EmbeddingBagCollection(
-            tables=[_table(field, width) for field in fields], device=torch.device(device)
+            tables=[_table(field, width, table_type) for field in fields],
+            device=torch.device(device),
         )
     except RuntimeError as cause:
         if "allocate memory" not in str(cause):
             raise
         rows = sum(field.num_embeddings for field in fields)
+        size = rows * padded_width(width) * table_type.itemsize / 2**30
         largest = max(fields, key=lambda field: field.num_embeddings)
         raise ConfigError(
             f"model.embedding_dim: {rows:,} rows of width {width} take "
-            f"{rows * padded_width(width) * 4 / 2**30:,.1f} GiB, more than there is; the largest "
+            f"{size:,.1f} GiB, more than there is; the largest "
             f"table is {largest.name} with {largest.num_embeddings:,} rows. Lower the width, or "
             "raise min_count in the dataset card."
         ) from cause
@@ -276,13 +286,14 @@ def _table_name(field: FieldSpec) -> str:
     return f"{_TAKEN}{field.name}" if is_taken else field.name
 
 
-def _table(field: FieldSpec, width: int) -> EmbeddingBagConfig:
+def _table(field: FieldSpec, width: int, table_type: torch.dtype) -> EmbeddingBagConfig:
     return EmbeddingBagConfig(
         name=_table_name(field),
         feature_names=[field.name],
         num_embeddings=field.num_embeddings,
         embedding_dim=padded_width(width),
         pooling=PoolingType.MEAN if field.is_multi else PoolingType.SUM,
+        data_type=dtype_to_data_type(table_type),
     )
 
 

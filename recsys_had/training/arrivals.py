@@ -64,7 +64,7 @@ class Arrivals:
             fresh = self._model.initial.drawn_anew(name, step, len(rows), width)
             column = piece.offset[1]
             mine = fresh[is_here.cpu(), column : column + piece.tensor.shape[1]]
-            piece.tensor[at, : mine.shape[1]] = mine.to(piece.tensor.device)
+            piece.tensor[at, : mine.shape[1]] = mine.to(piece.tensor)
 
 
 def _by_field(pieces: Iterator[Piece]) -> dict[str, list[Piece]]:

@@ -37,6 +37,7 @@ from recsys_had.training.interrupt import Interruption, stop
 from recsys_had.training.losses import require_students, row_losses
 from recsys_had.training.optimizers import Optimizers
 from recsys_had.training.pieces import gather_state
+from recsys_had.training.sharder import table_type
 from recsys_had.training.sharding import shard
 from recsys_had.training.warm_start import warm_start
 
@@ -148,6 +149,7 @@ class Trainer:
             seed=self._config.seed,
             # Of several ranks each fills its own parts alone.
             tables_on="meta" if dist.get_world_size() > 1 else "cpu",
+            table_type=table_type(self._config),
         )
         if self._config.has_legacy_defaults:
             published.draw_scales(self.model.graph, seed=self._config.seed)

@@ -58,7 +58,7 @@ def find_plan(
     Raises:
         PlannerError: there is no plan that fits.
     """
-    free = ["table_wise", COPIED]
+    free = ["table_wise"] if config.table_precision == "fp16" else ["table_wise", COPIED]
     if topology.compute_device == "cuda":
         free += ["row_wise", "table_row_wise"]
     if config.kernel == "fused" and config.table_optimizer != "rowwise_adagrad":

@@ -1,4 +1,4 @@
-"""TorchRec's sharder of embedding tables, and in what precision vectors travel between ranks."""
+"""In what precision tables are held, and vectors travel between ranks: TorchRec's sharder."""
 
 from typing import Any, cast
 
@@ -12,6 +12,11 @@ from torchrec.distributed.fbgemm_qcomm_codec import (
 from torchrec.distributed.types import ModuleSharder
 
 from recsys_had.config import TrainConfig
+
+
+def table_type(config: TrainConfig) -> torch.dtype:
+    """Of the tables' numbers."""
+    return torch.float16 if config.table_precision == "fp16" else torch.float32
 
 
 def table_sharder(config: TrainConfig, *, world_size: int) -> ModuleSharder[Any]:

@@ -106,5 +106,5 @@ def _carry(piece: Piece, source: torch.Tensor, ids: NDArray[np.int64], width: in
         part = piece.tensor[first : first + _ROWS]
         wanted = ids[row + first : row + first + len(part)]
         here = np.flatnonzero(wanted >= 0)
-        rows = source[torch.from_numpy(wanted[here]), column:last].to(part.device)
+        rows = source[torch.from_numpy(wanted[here]), column:last].to(part)
         part[torch.from_numpy(here).to(part.device), : last - column] = rows

@@ -28,6 +28,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adagrad": {"embedding_optimizer": "adagrad"},
     "rowwise_adagrad": {"embedding_optimizer": "rowwise_adagrad"},
     "lazy_adam": {"embedding_optimizer": "lazy_adam"},
+    "half": {"embedding_optimizer": "adagrad", "table_precision": "fp16"},
     "adam": {"regime": "published"},
 }
 MIXED = {"default": "row_wise", "tables": {"A": "table_wise", "fields.B": "data_parallel"}}
@@ -63,6 +64,7 @@ def moves() -> dict[str, tuple[str, str]]:
         for move in MOVES
         for optimizer in OPTIMIZERS
         if not ("column_wise" in MOVES[move] and optimizer == "rowwise_adagrad")
+        and not (MIXED in MOVES[move] and optimizer == "half")
     }
 
 
@@ -122,7 +124,8 @@ def test_a_checkpoint_moves_bit_for_bit_and_training_goes_on_alike(found: Path, 
         for loss in json.loads((found / stage / name / "losses.json").read_text())
     ]
     assert len(parts) == END
-    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-6)
+    # Half tables round the sums of two ranks' gradients to neighbouring numbers now and then.
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-4 if optimizer == "half" else 1e-6)
 
 
 @pytest.fixture
