@@ -178,6 +178,13 @@ class Encoder:
             raise ValueError(f"value_of: {field} is hashed, and a hash has no way back.")
         return found.value_of(ids)
 
+    def id_of(self, field: str, values: pl.Series) -> NDArray[np.int32]:
+        """The id of each raw value, as text, of a field that is not hashed.
+
+        It is 0 where the value is null or unseen.
+        """
+        return self._ids[field].ids(values)
+
     def carried_ids(self, field: str, older: "Encoder") -> NDArray[np.int64]:
         """For each id of a field, the id its value had in an older encoder; -1 where it had none.
 
