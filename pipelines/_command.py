@@ -34,7 +34,11 @@ class Result:
 
 
 class ManyValuesCommand(click.Command):
-    """A command whose repeatable options take several values at once: ``--raw a.tsv b.tsv``."""
+    """A command whose repeatable options take several values at once: ``--raw a.tsv b.tsv``.
+
+    But for those whose metavar tells of one value alone, without the dots: after them stand words
+    that are theirs as little as ``train.epochs=2`` is a table's.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Writes the option before each of its values."""
@@ -58,7 +62,7 @@ class ManyValuesCommand(click.Command):
                 name = word.partition("=")[0]
                 option = options.get(name)
                 found.append(word)
-                many = name if option is not None and option.multiple else None
+                many = name if option is not None and _takes_many(option) else None
                 if option is not None and name == word:
                     found += [value for value in (next(words, None),) if value is not None]
             elif many is not None and has_argument:
@@ -67,6 +71,10 @@ class ManyValuesCommand(click.Command):
                 found.append(word)
                 has_argument, many = True, None
         return found
+
+
+def _takes_many(option: click.Option) -> bool:
+    return option.multiple and (option.metavar is None or option.metavar.endswith("..."))
 
 
 def is_first_rank() -> bool:

@@ -25,7 +25,7 @@ _TUNING_SEED = 20_077
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Report folder.")
 @click.option("--experiments", multiple=True, help="Some of the suite alone.")
 @click.option("--seeds", multiple=True, type=click.IntRange(min=0), help="Default: 1 2.")
-@click.option("--override", multiple=True, metavar="KEY=VALUE", help="Of every experiment.")
+@click.option("--override", multiple=True, metavar="KEY=VALUE...", help="Of every experiment.")
 @click.option(
     "--tune", type=click.IntRange(min=1), metavar="N", help="Tune each model first, in N trials."
 )

@@ -26,7 +26,7 @@ _RANKS_PER_HOST = 8
 @click.option(
     "--cardinalities", type=click.Path(path_type=Path), help="YAML of table sizes, by field."
 )
-@click.option("--pooling-factor", multiple=True, metavar="FIELD=NUMBER", help="Values a row.")
+@click.option("--pooling-factor", multiple=True, metavar="FIELD=NUMBER...", help="Values a row.")
 @click.option("--draw", type=click.Path(path_type=Path), help="Also draw it: a file .png.")
 def command(
     experiment: str,

@@ -21,6 +21,13 @@ from recsys_had.pipelines._command import Result, is_first_rank, recsys_had_comm
     metavar="RUN",
     help="Begin with the weights of an earlier run, row by row of what its values were.",
 )
+@click.option(
+    "--pretrained",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Begin with a table's rows from a file, by value: FIELD or SET.FIELD, and a file of "
+    "`recsys-had export` or a Parquet file of columns value and vector.",
+)
 @click.option("--no-tracking", is_flag=True, help="Keep the run out of MLflow.")
 def command(
     experiment: str,
@@ -30,6 +37,7 @@ def command(
     resume: bool,
     overwrite: bool,
     warm_start: Path | None,
+    pretrained: tuple[str, ...],
     no_tracking: bool,
 ) -> Result:
     """Train EXPERIMENT (a bundled name or a YAML file); KEY=VALUE overrides its settings.
@@ -44,6 +52,7 @@ def command(
         resume=resume,
         overwrite=overwrite,
         warm_start=warm_start,
+        pretrained=pretrained,
         tracking=not no_tracking,
     )
     return Result(content, _as_text(content, out))
@@ -58,6 +67,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     warm_start: Path | None = None,
+    pretrained: tuple[str, ...] = (),
     tracking: bool = True,
 ) -> dict[str, Any]:
     """Trains, tracks and publishes a run folder; returns what ``--json`` prints."""
@@ -69,12 +79,14 @@ def train(
     from recsys_had.experiment_file import load_experiment_with_card
     from recsys_had.training.allocator import keep_freed_memory
     from recsys_had.training.distributed import process_group
+    from recsys_had.training.pretrained import parse_pretrained
     from recsys_had.training.session import TrainingSession
 
     keep_freed_memory()
     experiment, card = load_experiment_with_card(name, overrides)
     folder = DataFolder.open(data)
     folder.require(card)
+    files = parse_pretrained(pretrained)
     with process_group(experiment.train.timeout_s) as device:
         session = TrainingSession(
             experiment=experiment,
@@ -86,6 +98,7 @@ def train(
             overwrite=overwrite,
             tracking=tracking,
             warm_start=warm_start,
+            pretrained=files,
             show_progress=is_first_rank() and os.isatty(2),
         )
         return session.run()
@@ -107,6 +120,11 @@ def _as_text(content: dict[str, Any], out: Path) -> str:
     )
     if content["warm_start"] is not None:
         lines.append(_warm_line(content["warm_start"]))
+    for table, rows in (content["pretrained"] or {}).items():
+        lines.append(
+            f"{table} pretrained: {rows['taken']:,} of {rows['given']:,} rows taken, "
+            f"{rows['unknown']:,} of unknown values"
+        )
     lines.append(f"run folder: {out}")
     if content["mlflow_run_id"]:
         lines.append(f"MLflow run: {content['mlflow_run_id']} at {content['mlflow_uri']}")

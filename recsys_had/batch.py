@@ -5,12 +5,15 @@ Letters: B rows, F single-valued fields.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+IdArray = NDArray[np.signedinteger[Any]]
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Ragged:
     """Lists of ids: row ``i`` holds ``values[offsets[i] : offsets[i + 1]]``."""
 
     offsets: NDArray[np.int64]
-    values: NDArray[np.int32] | NDArray[np.int64]
+    values: IdArray
 
     def take(self, index: NDArray[np.int64]) -> "Ragged":
         """The rows at ``index``, in that order.
@@ -122,7 +125,7 @@ class EncodedRows:
     layout: Layout
     row_id: NDArray[np.int64]
     label: NDArray[np.float32] | None
-    ids: NDArray[np.int32] | NDArray[np.int64]
+    ids: IdArray
     lists: dict[str, Ragged]
     dense: NDArray[np.float32]
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)

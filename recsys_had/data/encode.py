@@ -182,6 +182,15 @@ class Encoder:
             raise ValueError(f"value_of: {field} is hashed, and a hash has no way back.")
         return found.value_of(ids)
 
+    def id_of(self, field: str, values: pl.Series) -> NDArray[np.int32]:
+        """The id of each raw value, as text, of a field that has a vocabulary.
+
+        It is 0 where the value is null or unseen.
+        """
+        found = self._ids[field]
+        assert isinstance(found, Vocabulary), f"{field} has no vocabulary"
+        return found.ids(values)
+
     def carried_ids(self, field: str, older: "Encoder") -> NDArray[np.int64]:
         """For each id of a field, the id its value had in an older encoder; -1 where it had none.
 

@@ -47,7 +47,8 @@ class DistributedBatchNorm(nn.BatchNorm1d):
         if not self.training:
             return super().forward(x)
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            return self._over_ranks(x)
+            normalised: Tensor = self._over_ranks(x)
+            return normalised
         if x.numel() // self.num_features < 2:
             return self._by_running_moments(x)
         return super().forward(x)
@@ -58,7 +59,7 @@ class DistributedBatchNorm(nn.BatchNorm1d):
         )
 
     # What the other ranks hold is no part of a compiled graph.
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _over_ranks(self, x: Tensor) -> Tensor:
         # Of a half precision neither count nor sums would be exact enough.
         wide = torch.promote_types(x.dtype, torch.float32)

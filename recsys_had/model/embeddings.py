@@ -72,6 +72,15 @@ def field_of_weight(name: str) -> str:
     return field_of(name.split(".", 4)[4].removesuffix(".weight"))
 
 
+def table_of_weight(name: str) -> str:
+    """The table of a weight as users name it, SET.FIELD.
+
+    >>> table_of_weight("embeddings.tables.linear.embedding_bags.user.weight")
+    'linear.user'
+    """
+    return f"{name.split('.')[2]}.{field_of_weight(name)}"
+
+
 def is_table(weight_name: str) -> bool:
     """Whether a weight of a model is a set's rows: of fields, or the vectors of numeric columns.
 

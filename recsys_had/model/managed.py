@@ -69,7 +69,7 @@ class ManagedRows(nn.Module):
         Returns:
             The rows that had another value before.
         """
-        ids_U, counts_U = ids_I[ids_I > 0].unique(return_counts=True)
+        ids_U, counts_U = torch.unique(ids_I[ids_I > 0], return_counts=True)
         places = self._places(ids_U)
         is_known = places >= 0
         self.seen[places[is_known]] = step
@@ -115,7 +115,7 @@ class ManagedRows(nn.Module):
     def _wait(self, ids_U: Tensor, counts_U: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Counts values without a row; those that have been seen often enough, and how often."""
         held = self.waiting > 0
-        ids, where = torch.cat([self.waiting[held], ids_U]).unique(return_inverse=True)
+        ids, where = torch.unique(torch.cat([self.waiting[held], ids_U]), return_inverse=True)
         counts = torch.zeros_like(ids)
         counts.index_add_(0, where, torch.cat([self.waiting_counts[held], counts_U]))
         seen = torch.zeros_like(ids)

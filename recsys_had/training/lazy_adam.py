@@ -63,7 +63,7 @@ class _Rows:
         first, second = _BETAS
         root = math.sqrt(1 - second**step)
         size = len(rows_U) if rows_U.is_cuda else _ROWS
-        for rows, grad in zip(rows_U.split(size), grad_UC.split(size), strict=True):
+        for rows, grad in zip(torch.split(rows_U, size), torch.split(grad_UC, size), strict=True):
             moments = self.moments.index_select(0, rows)
             mean, square = moments.unbind(1)
             mean.lerp_(grad, 1 - first)

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -37,6 +37,7 @@ from recsys_had.training.interrupt import Interruption, stop
 from recsys_had.training.losses import require_students, row_losses
 from recsys_had.training.optimizers import Optimizers
 from recsys_had.training.pieces import gather_state
+from recsys_had.training.pretrained import write_pretrained
 from recsys_had.training.sharder import table_type
 from recsys_had.training.sharding import shard
 from recsys_had.training.warm_start import warm_start
@@ -203,6 +204,10 @@ class Trainer:
     def warm_start(self, run: RunFolder) -> dict[str, Any]:
         """Begins with an earlier run's weights; see :mod:`recsys_had.training.warm_start`."""
         return warm_start(run, data=self._data, sharded=self.sharded, model=self.model)
+
+    def take_pretrained(self, files: Mapping[str, Path]) -> dict[str, Any]:
+        """Begins with given rows of tables; see :mod:`recsys_had.training.pretrained`."""
+        return write_pretrained(files, data=self._data, sharded=self.sharded, model=self.model)
 
     def run(self) -> TrainResult:
         """Trains to the end, then measures the best weights on every other split.

@@ -4,12 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 
 from recsys_had.model.ctr import CTRModel
+
+_ROWS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,25 @@ def fill(sharded: nn.Module, model: CTRModel) -> None:
                 mine = rows[:, column : column + piece.tensor.shape[1]]
                 piece.tensor.zero_()
                 piece.tensor[:, : mine.shape[1]] = mine
+
+
+def carry_rows(piece: Piece, source: Tensor, rows: NDArray[np.int64], width: int) -> None:
+    """Writes given rows over a piece's own, some at a time; padding stays as it is.
+
+    Args:
+        piece: of a table.
+        source: rows of the table's width, in any order.
+        rows: for each row of the whole table the one of ``source`` that it becomes, or -1.
+        width: the table's, without padding.
+    """
+    row, column = piece.offset
+    last = min(column + piece.tensor.shape[1], width)
+    for first in range(0, len(piece.tensor), _ROWS):
+        part = piece.tensor[first : first + _ROWS]
+        wanted = rows[row + first : row + first + len(part)]
+        here = np.flatnonzero(wanted >= 0)
+        given = source[torch.from_numpy(wanted[here]), column:last].to(part)
+        part[torch.from_numpy(here).to(part.device), : last - column] = given
 
 
 def gather_state(sharded: nn.Module, model: CTRModel) -> dict[str, Tensor] | None:

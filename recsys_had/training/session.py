@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from recsys_had.tracking import NullTracker, Tracker, start_tracker
 from recsys_had.training.checkpoint import CHECKPOINT
 from recsys_had.training.distributed import from_rank_zero
 from recsys_had.training.loop import Trainer, TrainResult
+from recsys_had.training.pretrained import pretrained_digests
 
 
 class TrainingSession:
@@ -34,6 +36,7 @@ class TrainingSession:
         overwrite: replace what ``out`` holds.
         tracking: record the run in MLflow.
         warm_start: an earlier run to begin with the weights of.
+        pretrained: for tables, SET.FIELD, files of rows to begin with, over those of the run.
         show_progress: draw a progress bar.
     """
 
@@ -49,6 +52,7 @@ class TrainingSession:
         overwrite: bool = False,
         tracking: bool = True,
         warm_start: Path | None = None,
+        pretrained: Mapping[str, Path] | None = None,
         show_progress: bool = False,
     ) -> None:
         self._experiment = experiment
@@ -60,9 +64,10 @@ class TrainingSession:
         self._overwrite = overwrite
         self._tracking = tracking
         self._earlier = None if warm_start is None else RunFolder.open(warm_start)
+        self._pretrained = dict(pretrained or {})
         self._show_progress = show_progress
         self._is_first = dist.get_rank() == 0
-        self._warm: dict[str, Any] | None = None
+        self._begun: dict[str, dict[str, Any]] = {}
 
     def run(self) -> dict[str, Any]:
         """Trains to the end; returns the report.
@@ -89,8 +94,7 @@ class TrainingSession:
                 show_progress=self._show_progress,
             )
             resumed = folder.resumed and trainer.resume()
-            if self._earlier is not None:
-                self._warm_start(folder.work / "warm_start.json", trainer, resumed=resumed)
+            self._begin(folder.work, trainer, resumed=resumed)
             from_rank_zero(start_tracking)
             try:
                 result = trainer.run()
@@ -109,6 +113,8 @@ class TrainingSession:
         }
         if self._earlier is not None:
             fingerprint["warm_start"] = self._earlier.manifest["weights_digest"]
+        if self._pretrained:
+            fingerprint["pretrained"] = pretrained_digests(self._pretrained)
         return OutputFolder(
             self._out,
             marker="manifest.json",
@@ -119,15 +125,21 @@ class TrainingSession:
             checkpoint=CHECKPOINT,
         )
 
-    def _warm_start(self, note: Path, trainer: Trainer, *, resumed: bool) -> None:
-        """Begins with the earlier weights, unless they have been trained on already."""
-        assert self._earlier is not None
-        if not resumed:
-            found = trainer.warm_start(self._earlier)
+    def _begin(self, work: Path, trainer: Trainer, *, resumed: bool) -> None:
+        """Begins with the weights that are given, unless they have been trained on already."""
+        given: dict[str, Callable[[], dict[str, Any]]] = {}
+        if (earlier := self._earlier) is not None:
+            given["warm_start"] = lambda: {"run": str(earlier.path), **trainer.warm_start(earlier)}
+        if self._pretrained:
+            given["pretrained"] = lambda: trainer.take_pretrained(self._pretrained)
+        for name, write in given.items():
+            note = work / f"{name}.json"
+            told = None if resumed else write()
+            # Of one rank alone: the others do not report.
             if self._is_first:
-                note.write_text(json.dumps({"run": str(self._earlier.path), **found}))
-        # Of one rank alone: the others do not report.
-        self._warm = json.loads(note.read_text()) if self._is_first else None
+                if told is not None:
+                    note.write_text(json.dumps(told))
+                self._begun[name] = json.loads(note.read_text())
 
     def _start_tracker(self, folder: OutputFolder) -> Tracker:
         """A resumed training goes on under its own MLflow run."""
@@ -207,7 +219,8 @@ class TrainingSession:
             "best_epoch": progress.best_epoch,
             "world_size": dist.get_world_size(),
             "weights_digest": manifest["weights_digest"],
-            "warm_start": self._warm,
+            "warm_start": self._begun.get("warm_start"),
+            "pretrained": self._begun.get("pretrained"),
             "mlflow_run_id": tracker.run_id,
             "mlflow_uri": tracker.uri,
             "history": json.loads(json.dumps(progress.history)),

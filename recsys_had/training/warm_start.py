@@ -16,11 +16,9 @@ from torch import nn
 from recsys_had.data.encode import Encoder
 from recsys_had.data.folder import DataFolder
 from recsys_had.model.ctr import CTRModel
-from recsys_had.model.embeddings import field_of_weight
+from recsys_had.model.embeddings import field_of_weight, table_of_weight
 from recsys_had.run_folder import RunFolder
-from recsys_had.training.pieces import Piece, local_pieces
-
-_ROWS = 1 << 18
+from recsys_had.training.pieces import carry_rows, local_pieces
 
 
 def warm_start(
@@ -54,7 +52,7 @@ def warm_start(
                 if field not in carried:
                     carried[field] = new.carried_ids(field, old)
                 kept = int((carried[field] >= 0).sum())
-                tables[f"{name.split('.')[2]}.{field}"] = {
+                tables[table_of_weight(name)] = {
                     "kept": kept,
                     "new": len(carried[field]) - kept,
                     "gone": before[0] - kept,
@@ -68,7 +66,7 @@ def warm_start(
             source = saved.get_tensor(piece.name)
             if ".tables." in piece.name:
                 width = model.table_width(piece.name)
-                _carry(piece, source, carried[field_of_weight(piece.name)], width)
+                carry_rows(piece, source, carried[field_of_weight(piece.name)], width)
             else:
                 piece.tensor.copy_(source)
     for rows in model.embeddings.managed_fields.values():
@@ -96,15 +94,3 @@ def _of_other_columns(name: str, data: DataFolder, run: RunFolder) -> bool:
     if ".numeric" in name:
         return not dense
     return not (dense and fields and vectors) and name != "graph.bias"
-
-
-def _carry(piece: Piece, source: torch.Tensor, ids: NDArray[np.int64], width: int) -> None:
-    """Writes the old rows of a piece's values over its initial ones, some rows at a time."""
-    row, column = piece.offset
-    last = min(column + piece.tensor.shape[1], width)
-    for first in range(0, len(piece.tensor), _ROWS):
-        part = piece.tensor[first : first + _ROWS]
-        wanted = ids[row + first : row + first + len(part)]
-        here = np.flatnonzero(wanted >= 0)
-        rows = source[torch.from_numpy(wanted[here]), column:last].to(part)
-        part[torch.from_numpy(here).to(part.device), : last - column] = rows

@@ -113,7 +113,7 @@ def test_help_imports_nothing_heavy() -> None:
         [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip().endswith("[]")
-    for name in ("ingest", "train", "evaluate", "predict", "describe", "list", "demo"):
+    for name in ("ingest", "train", "evaluate", "predict", "export", "describe", "list", "demo"):
         assert f"  {name} " in done.stdout
 
 

@@ -116,3 +116,18 @@ def job(tmp_path_factory: pytest.TempPathFactory, cli: Callable[..., Done]) -> J
     trained = cli("train", experiment, "--data", data, "--out", run, "--no-tracking", "--json")
     assert trained.code == 0, trained.err
     return Job(folder, card, experiment, raw, data, run, ingested.json, trained.json)
+
+
+@pytest.fixture(scope="session")
+def later(cli: Callable[..., Done], job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Other rows: users 5 to 24 instead of 0 to 19, in other numbers, so that ids are others."""
+    folder = tmp_path_factory.mktemp("later")
+    rows = []
+    for line in raw_rows(2000, seed=7):
+        cells = line.split("\t")
+        cells[3] = f"u{int(cells[3][1:]) + 5}"
+        rows.append("\t".join(cells))
+    (folder / "raw.tsv").write_text("\n".join(rows) + "\n")
+    done = cli("ingest", job.card, "--raw", folder / "raw.tsv", "--out", folder / "data", "--json")
+    assert done.code == 0, done.err
+    return folder / "data"

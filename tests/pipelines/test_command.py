@@ -17,6 +17,7 @@ from recsys_had.errors import DataError
 @click.argument("rest", nargs=-1)
 @click.option("--raw", multiple=True)
 @click.option("--keep", multiple=True)
+@click.option("--pair", multiple=True, metavar="A=B")
 @click.option("--size", default=1)
 @click.option("--loud", is_flag=True)
 def echo(**options: object) -> Result:
@@ -55,6 +56,12 @@ def test_repeatable_options_take_several_values(
     told = CliRunner().invoke(echo, ["--json", *words.split()])
     found = json.loads(told.stdout)
     assert (found["raw"], found["keep"], found["rest"], found["name"]) == (raw, keep, rest, "d")
+
+
+def test_a_repeatable_option_that_tells_of_one_value_leaves_the_next_word() -> None:
+    told = CliRunner().invoke(echo, ["--json", "d", "--pair", "a=1", "r", "--pair", "b=2", "s=3"])
+    found = json.loads(told.stdout)
+    assert (found["pair"], found["rest"]) == (["a=1", "b=2"], ["r", "s=3"])
 
 
 def test_an_option_without_its_value_is_told() -> None:

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from recsys_had.experiment_file import load_experiment
@@ -50,6 +51,18 @@ def test_a_dataset_and_an_experiment_of_ones_own_run_as_written(
     assert Path("runs/shop_deepfm/manifest.json").is_file()
     done = cli("predict", "runs/shop_deepfm", "--input", "clicks.csv", "--out", "scores", "--json")
     assert done.json["rows"] == 600
+    vectors = pl.DataFrame({"value": ["t0", "t1", "other"], "vector": [[0.25] * 16] * 3})
+    vectors.write_parquet("vectors.parquet")
+    lines = block_after("**Tables out and in.**", "sh").replace("\\\n", "").splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        words = shlex.split(line)[1:]
+        quiet = ["--no-tracking"] if words[0] == "train" else []
+        done = cli(*words, *quiet)
+        assert done.code == 0, done.err
+    assert "fields.tags pretrained: 2 of 3 rows taken, 1 of unknown values" in done.out
+    names = {path.name for path in Path("tables").iterdir()}
+    assert {"fields.user.safetensors", "user.values.parquet"} < names
 
 
 def test_the_formula_is_described_as_written(cli, tmp_path: Path) -> None:

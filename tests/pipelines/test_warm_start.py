@@ -14,22 +14,6 @@ from recsys_had.data.folder import DataFolder
 from recsys_had.experiment_file import load_experiment
 from recsys_had.run_folder import RunFolder
 from recsys_had.training.loop import Trainer
-from tests.pipelines.conftest import raw_rows
-
-
-@pytest.fixture(scope="module")
-def later(cli, job, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Other rows: users 5 to 24 instead of 0 to 19, in other numbers, so that ids are others."""
-    folder = tmp_path_factory.mktemp("later")
-    rows = []
-    for line in raw_rows(2000, seed=7):
-        cells = line.split("\t")
-        cells[3] = f"u{int(cells[3][1:]) + 5}"
-        rows.append("\t".join(cells))
-    (folder / "raw.tsv").write_text("\n".join(rows) + "\n")
-    done = cli("ingest", job.card, "--raw", folder / "raw.tsv", "--out", folder / "data", "--json")
-    assert done.code == 0, done.err
-    return folder / "data"
 
 
 def begun(job: Any, data: Path, device: torch.device, work: Path, **model: Any) -> tuple[Any, Any]:
