@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,20 @@ from recsys_had.training.distributed import process_group
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would the
 # processes that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Hides GPUs from whoever is not marked ``gpu``: what is told of a CPU runs on one anywhere."""
+    # CUDA learns of its GPUs when it is first asked, once for all: before they are hidden.
+    torch.cuda.is_available()
+    if item.get_closest_marker("gpu") is not None:
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        return (yield)
+
 
 SMALL_CARD = """
 name: small

@@ -79,9 +79,10 @@ class CTRModel(nn.Module):
             _places(f"tables.{name}.fields", members, names, dense=dense)
         # Groups nobody reads take no part.
         read = {source for node in config.nodes.values() for source in node.inputs}
-        # TorchRec fills its tables as it makes them; torch's own stream is left alone.
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        # TorchRec fills its tables as it makes them; torch's own streams are left alone, those of
+        # GPUs, which begin to be used when their state is asked for, too.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
             self.embeddings = FieldEmbeddings(
                 fields=fields,
                 dense=dense,
@@ -91,7 +92,7 @@ class CTRModel(nn.Module):
                 tables_on=tables_on,
                 table_type=table_type,
             )
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             names = list(self.embeddings.field_names)
             groups = {
                 name: _places(f"groups.{name}", group, names, dense=dense)

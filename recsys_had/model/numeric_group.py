@@ -97,7 +97,8 @@ def _started(column: ColumnConfig, names: list[str], embedding_dim: int, seed: i
 
     def build(num_columns: int, drawn_for: str) -> Encoder:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derived_seed(seed, "numeric", column.kind, drawn_for) >> 1)
+            of_column = derived_seed(seed, "numeric", column.kind, drawn_for)
+            torch.default_generator.manual_seed(of_column >> 1)
             return numeric.build(
                 column.kind,
                 num_columns=num_columns,

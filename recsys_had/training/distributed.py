@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch.distributed import distributed_c10d
 from torch.distributed.rendezvous import rendezvous
 
-from recsys_had.errors import RankError, RecsysHadError
+from recsys_had.errors import ConfigError, RankError, RecsysHadError
 
 T = TypeVar("T")
 
@@ -44,12 +44,14 @@ def process_group(timeout_s: float = 600.0) -> Iterator[torch.device]:
         timeout_s: seconds after which a rank no longer waits for another.
 
     Raises:
+        ConfigError: this host has fewer GPUs than ranks.
         RankError: another rank ended without a word, or did not answer in time.
         SystemExit: another rank failed, and has told why.
     """
     launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
     backend, device = "gloo", torch.device("cpu")
     if torch.cuda.is_available():
+        _require_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         # Counters, states and messages lie on the CPU.
         backend = "cpu:gloo,cuda:nccl"
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -89,6 +91,17 @@ def process_group(timeout_s: float = 600.0) -> Iterator[torch.device]:
         # Sharded modules hold the group: they go before it does, not at the interpreter's end.
         gc.collect()
         dist.destroy_process_group()
+
+
+def _require_gpus(num_ranks: int) -> None:
+    """Refuses more ranks than this host has GPUs; all of its ranks find the same."""
+    num_gpus = torch.cuda.device_count()
+    if num_ranks > num_gpus:
+        raise ConfigError(
+            f"torchrun: each rank takes a GPU of its own; got {num_ranks} ranks and {num_gpus} "
+            f"GPUs on a host. Start {num_gpus} there, or train on CPUs with "
+            "CUDA_VISIBLE_DEVICES set to nothing."
+        )
 
 
 def _is_first_to_fail() -> bool:

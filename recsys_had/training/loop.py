@@ -148,8 +148,8 @@ class Trainer:
             config=experiment.model,
             vectors=data.card.vectors,
             seed=self._config.seed,
-            # Of several ranks each fills its own parts alone.
-            tables_on="meta" if dist.get_world_size() > 1 else "cpu",
+            # Of several ranks each fills its own parts alone, as a GPU's rank fills the GPU's.
+            tables_on="cpu" if dist.get_world_size() == 1 and device.type == "cpu" else "meta",
             table_type=table_type(self._config),
         )
         if self._config.has_legacy_defaults:

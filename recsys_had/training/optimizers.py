@@ -206,10 +206,12 @@ class Optimizers:
         for name, weight in self.named.items():
             if weight.grad is not None:
                 (local if name in self._sharded_names else shared).append(weight.grad)
-        squares = sum((grad.square().sum() for grad in shared), torch.zeros(()))
-        sharded = sum((grad.square().sum() for grad in local), torch.zeros(()))
+        # A rank without a table, too, sums up where the others do: collectives of tensors on
+        # different devices never meet.
+        none = torch.zeros((), device=next(iter(self.named.values())).device)
+        squares = sum((grad.square().sum() for grad in shared), none)
+        sharded = sum((grad.square().sum() for grad in local), none.clone())
         if self._sharded_names or dist.get_world_size() > 1:
-            sharded = torch.as_tensor(sharded)
             dist.all_reduce(sharded)
         norm = torch.sqrt(squares + sharded)
         scale = torch.clamp(max_norm / (norm + 1e-6), max=1.0)

@@ -41,7 +41,7 @@ def snapshot(pieces: Iterable[Piece]) -> list[Piece]:
     """
     first = dist.get_rank() == 0
     return [
-        piece.taken(piece.tensor.detach().cpu().clone())
+        piece.taken(piece.tensor.detach().to("cpu", copy=True))
         for piece in pieces
         if first or not piece.is_copy
     ]

@@ -118,7 +118,7 @@ def gather_state(sharded: nn.Module, model: CTRModel) -> dict[str, Tensor] | Non
     """All weights and buffers as :meth:`CTRModel.export_state` gives them; None off rank 0."""
     first = dist.get_rank() == 0
     mine = [
-        piece.taken(piece.tensor.detach().cpu().clone())
+        piece.taken(piece.tensor.detach().to("cpu", copy=True))
         for piece in local_pieces(sharded)
         if first or not piece.is_copy
     ]

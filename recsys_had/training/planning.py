@@ -324,8 +324,9 @@ def _planned_table(option: ShardingOption, config: TrainConfig) -> PlannedTable:
 
 def _state_numbers(config: TrainConfig, width: int) -> int:
     """Numbers an optimizer keeps for a row of a table."""
-    numbers = {"sgd": 0, "rowwise_adagrad": 1, "adagrad": width, "adam": 2 * width}
-    return numbers[config.table_optimizer]
+    if config.table_optimizer in ("adam", "lazy_adam"):
+        return 2 * width
+    return {"sgd": 0, "rowwise_adagrad": 1, "adagrad": width}[config.table_optimizer]
 
 
 def _dense_ms(

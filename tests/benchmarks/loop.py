@@ -153,6 +153,8 @@ def main() -> None:
             begin = time.perf_counter()
             for step in in_memory:
                 trainer.step(step)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
             bare.append(data.rows("train") / (time.perf_counter() - begin))
     ratios = [ours / theirs for ours, theirs in zip(loop, bare, strict=True)]
     print(

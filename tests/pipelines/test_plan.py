@@ -131,6 +131,14 @@ def test_what_is_asked_wrongly_is_told(cli, words: tuple[str, ...], told: str) -
     assert told in done.err
 
 
+def test_both_moments_of_lazy_adam_are_counted(cli) -> None:
+    found = cli(*CRITEO, 64, "train.embedding_optimizer=lazy_adam").json
+    divided = [table for table in found["tables"] if table["sharding"] != "data_parallel"]
+    assert divided
+    for table in divided:
+        assert table["size_bytes"] == table["num_embeddings"] * 3 * 128 * 4
+
+
 def test_the_experiments_own_sharding_is_kept(cli) -> None:
     done = cli(*CRITEO, 8, "train.sharding=row_wise").json
     assert {table["sharding"] for table in done["tables"]} == {"row_wise"}

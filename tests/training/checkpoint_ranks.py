@@ -27,7 +27,7 @@ from recsys_had.training.pieces import Piece, paste
 
 def whole(pieces: Iterable[Piece]) -> dict[str, Tensor]:
     """Tensors put together from all ranks' pieces, on every rank."""
-    mine = [piece.taken(piece.tensor.detach().clone()) for piece in pieces]
+    mine = [piece.taken(piece.tensor.detach().to("cpu", copy=True)) for piece in pieces]
     found: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(found, mine)
     tensors: dict[str, Tensor] = {}
