@@ -138,6 +138,11 @@ class SplitReader:
                 self._groups.append((path, group, metadata.row_group(group).num_rows))
 
     @property
+    def layout(self) -> Layout:
+        """Names and order of the model's inputs."""
+        return self._layout
+
+    @property
     def num_rows(self) -> int:
         """Rows of the split."""
         return sum(rows for _, _, rows in self._groups)

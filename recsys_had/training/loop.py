@@ -4,26 +4,24 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
 from recsys_had.batch import Batch
-from recsys_had.config import Bce, Experiment, Focal, TrainConfig
+from recsys_had.config import Bce, Experiment, Focal
 from recsys_had.data.folder import DataFolder
 from recsys_had.data.parquet import Position, SplitReader, Step
-from recsys_had.errors import ConfigError, DataError, DivergenceError
-from recsys_had.metrics import evaluate_rows, improves, monitored
+from recsys_had.errors import DivergenceError
+from recsys_had.metrics import improves, monitored
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
-from recsys_had.model.graph import InteractionGraph
 from recsys_had.run_folder import RunFolder
 from recsys_had.seeds import derived_seed
 from recsys_had.training import published
@@ -33,62 +31,19 @@ from recsys_had.training.bins import fit_bins
 from recsys_had.training.blame import not_finite
 from recsys_had.training.checkpoint import Checkpoints
 from recsys_had.training.distributed import from_rank_zero
+from recsys_had.training.evaluation import Metrics, Scored, measured, score
 from recsys_had.training.interrupt import Interruption, stop
 from recsys_had.training.losses import require_students, row_losses
 from recsys_had.training.optimizers import Optimizers
 from recsys_had.training.pieces import gather_state
+from recsys_had.training.preflight import require_both_classes, set_pace, warn_of_warmup
 from recsys_had.training.pretrained import write_pretrained
+from recsys_had.training.progress import Progress
 from recsys_had.training.sharder import table_type
 from recsys_had.training.sharding import shard
 from recsys_had.training.warm_start import warm_start
 
 log = logging.getLogger("recsys_had")
-
-Metrics = dict[str, float | int | None]
-Numbers = np.ndarray[Any, np.dtype[np.float32]]
-
-
-class Scored(NamedTuple):
-    """Label and score of each row of a split, and its weight where rows have one."""
-
-    label: Numbers
-    score: Numbers
-    weight: Numbers | None
-
-
-@dataclass
-class Progress:
-    """Where a training stands; all of it goes into a checkpoint.
-
-    Args:
-        epoch: 0-based epoch the next step belongs to.
-        row: rows of that epoch already read, over all ranks.
-        step: steps done since the beginning.
-        best: best value of the monitored metric so far.
-        best_epoch: the 1-based epoch whose weights are kept; 0 before the first.
-        epochs_without_gain: in a row, up to now.
-        plateau_scale: what the plateau schedule has multiplied the rates by.
-        loss_sum: sum of the losses of this epoch's rows so far.
-        weight_sum: sum of the weights of those rows; 0 where they have none.
-        finished: whether training is over and only the report is missing.
-        train_rows: rows trained on in all.
-        train_seconds: wall time of the steps alone.
-        history: one entry an epoch.
-    """
-
-    epoch: int = 0
-    row: int = 0
-    step: int = 0
-    best: float | None = None
-    best_epoch: int = 0
-    epochs_without_gain: int = 0
-    plateau_scale: float = 1.0
-    loss_sum: float = 0.0
-    weight_sum: float = 0.0
-    finished: bool = False
-    train_rows: int = 0
-    train_seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -140,7 +95,7 @@ class Trainer:
         work.mkdir(parents=True, exist_ok=True)
         self._on_metrics = on_metrics
         self._show_progress = show_progress
-        _require_both_classes(data)
+        require_both_classes(data)
         self._reader = self._read("train", seed=self._config.seed)
         self.model = CTRModel(
             fields=field_specs(data.card, data.num_embeddings),
@@ -159,13 +114,13 @@ class Trainer:
         require_students(
             self._config.loss, num_heads=graph.num_heads, has_dropout=graph.has_dropout
         )
-        _set_pace(graph, self._config, device)
+        set_pace(graph, self._config, device)
         self.sharded = shard(self.model, self._config, device=device)
         self.optimizers = Optimizers(
             self.sharded, self._config, widths=self.model.embeddings.widths
         )
         updates = -(-self._reader.num_steps // self._config.accumulate_steps)
-        _warn_of_warmup(self._config, self._config.epochs * updates)
+        warn_of_warmup(self._config, self._config.epochs * updates)
         # The vectors as they were looked up: the update makes all of a bad step's wrong.
         self._seen: list[dict[str, Tensor]] = []
         self.model.embeddings.register_forward_hook(
@@ -277,29 +232,8 @@ class Trainer:
 
     def evaluate(self, split: str) -> tuple[Metrics, Scored]:
         """Scores a split and measures it over all its rows."""
-        self.sharded.eval()
-        labels, scores, weights = [], [], []
-        # Not inference_mode: FBGEMM registers its CPU lookup for autograd's dispatch alone.
-        with torch.no_grad():
-            for step in self._read(split, seed=None).steps(Position(0, 0)):
-                logit = self.sharded(step.batch.to(self._device))
-                scores.append(torch.sigmoid(logit).cpu().numpy())
-                labels.append(step.batch.label.numpy())
-                if step.batch.weight is not None:
-                    weights.append(step.batch.weight.numpy())
-        self.sharded.train()
-        mine = (labels, scores, weights)
-        found: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
-        if dist.get_world_size() > 1:
-            dist.gather_object(mine, found, dst=0)
-        else:
-            found = [mine]
-        label, score, weight = (
-            np.concatenate([piece for part in found or [mine] for piece in part[column]] or [[]])
-            for column in range(3)
-        )
-        scored = Scored(label, score, weight if self._data.layout.has_weight else None)
-        metrics: Metrics = from_rank_zero(lambda: _evaluated(split, scored))
+        scored = score(self.sharded, self._read(split, seed=None), device=self._device)
+        metrics: Metrics = from_rank_zero(lambda: measured(split, scored))
         return metrics, scored
 
     def _read(self, split: str, *, seed: int | None) -> SplitReader:
@@ -450,75 +384,7 @@ class Trainer:
         self._best.keep(self.progress.best_epoch, needed=needed)
 
 
-def _set_pace(graph: InteractionGraph, config: TrainConfig, device: torch.device) -> None:
-    """Has the graph's training steps run compiled, or in half precision, as is asked for.
-
-    Raises:
-        ConfigError: there is no compiler.
-    """
-    if config.compile and device.type == "cpu":
-        # As slow to import as torch itself.
-        from torch._inductor.cpp_builder import get_cpp_compiler
-
-        try:
-            get_cpp_compiler()
-        except RuntimeError as cause:
-            raise ConfigError(
-                "train.compile: there is no C++ compiler. Install g++, or leave the key out."
-            ) from cause
-    passes = max(1, getattr(config.loss, "passes", 1))
-    graph.train_with(
-        compiled_rows=config.batch_size * passes if config.compile else None,
-        half=config.precision == "bf16",
-    )
-
-
 def _in_groups(steps: Iterator[Step], size: int) -> Iterator[tuple[Step, ...]]:
     """Steps by so many; the last group may be smaller."""
     while group := tuple(islice(steps, size)):
         yield group
-
-
-def _warn_of_warmup(config: TrainConfig, total_steps: int) -> None:
-    if 0 < total_steps <= config.warmup_steps and dist.get_rank() == 0:
-        log.warning(
-            "train.warmup_steps: must be below the %d steps of this training, or the learning "
-            "rate ends before it is what the experiment says; got %d. Lower it, or train longer.",
-            total_steps,
-            config.warmup_steps,
-        )
-
-
-def _evaluated(split: str, scored: Scored) -> Metrics:
-    """Metrics of scores that are numbers.
-
-    Raises:
-        DivergenceError: some are not.
-    """
-    wrong = int((~np.isfinite(scored.score)).sum())
-    if wrong:
-        raise DivergenceError(
-            f"{split}: {wrong} of {len(scored.score)} scores are not finite numbers. "
-            "Lower train.learning_rate or set train.gradient_clip_norm."
-        )
-    return evaluate_rows(*scored)
-
-
-def _require_both_classes(data: DataFolder) -> None:
-    if not data.rows("train"):
-        raise DataError(f"{data.path}: the training split has no row. Ingest some.")
-    labels, weights = data.labels("train"), data.weights("train")
-    told = "every label"
-    if weights is not None:
-        labels, told = labels[weights > 0], "every label of a row whose weight is not 0"
-        if not len(labels):
-            raise DataError(
-                f"{data.path}/train: every weight is 0, so there is nothing to learn. "
-                "Give rows that count."
-            )
-    clicks = float(labels.mean())
-    if clicks in {0.0, 1.0}:
-        raise DataError(
-            f"{data.path}/train: {told} is {clicks:.0f}, so there is nothing to learn. "
-            "A training split needs both classes."
-        )

@@ -1,0 +1,72 @@
+"""What is judged, or set once for all, before a training begins."""
+
+import logging
+
+import torch
+import torch.distributed as dist
+
+from recsys_had.config import TrainConfig
+from recsys_had.data.folder import DataFolder
+from recsys_had.errors import ConfigError, DataError
+from recsys_had.model.graph import InteractionGraph
+
+log = logging.getLogger("recsys_had")
+
+
+def require_both_classes(data: DataFolder) -> None:
+    """Refuses training rows there is nothing to learn from.
+
+    Raises:
+        DataError: there is none, or all that count have the same label.
+    """
+    if not data.rows("train"):
+        raise DataError(f"{data.path}: the training split has no row. Ingest some.")
+    labels, weights = data.labels("train"), data.weights("train")
+    told = "every label"
+    if weights is not None:
+        labels, told = labels[weights > 0], "every label of a row whose weight is not 0"
+        if not len(labels):
+            raise DataError(
+                f"{data.path}/train: every weight is 0, so there is nothing to learn. "
+                "Give rows that count."
+            )
+    clicks = float(labels.mean())
+    if clicks in {0.0, 1.0}:
+        raise DataError(
+            f"{data.path}/train: {told} is {clicks:.0f}, so there is nothing to learn. "
+            "A training split needs both classes."
+        )
+
+
+def set_pace(graph: InteractionGraph, config: TrainConfig, device: torch.device) -> None:
+    """Has the graph's training steps run compiled, or in half precision, as is asked for.
+
+    Raises:
+        ConfigError: there is no compiler.
+    """
+    if config.compile and device.type == "cpu":
+        # As slow to import as torch itself.
+        from torch._inductor.cpp_builder import get_cpp_compiler
+
+        try:
+            get_cpp_compiler()
+        except RuntimeError as cause:
+            raise ConfigError(
+                "train.compile: there is no C++ compiler. Install g++, or leave the key out."
+            ) from cause
+    passes = max(1, getattr(config.loss, "passes", 1))
+    graph.train_with(
+        compiled_rows=config.batch_size * passes if config.compile else None,
+        half=config.precision == "bf16",
+    )
+
+
+def warn_of_warmup(config: TrainConfig, total_steps: int) -> None:
+    """Tells of a warm-up that the training ends before."""
+    if 0 < total_steps <= config.warmup_steps and dist.get_rank() == 0:
+        log.warning(
+            "train.warmup_steps: must be below the %d steps of this training, or the learning "
+            "rate ends before it is what the experiment says; got %d. Lower it, or train longer.",
+            total_steps,
+            config.warmup_steps,
+        )
