@@ -7,8 +7,9 @@ end without a word. Where nobody left a note, a rank was killed: the first to mi
 
 import gc
 import os
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -20,6 +21,9 @@ from torch.distributed.rendezvous import rendezvous
 from recsys_had.errors import ConfigError, RankError, RecsysHadError
 
 T = TypeVar("T")
+
+# Far below any timeout one would set.
+_SIGN_OF_LIFE_S = 2.0
 
 _NOTE = "recsys_had/failed"
 _OF_RANK_ZERO = "recsys_had_of_rank_zero"
@@ -93,6 +97,34 @@ def process_group(timeout_s: float = 600.0) -> Iterator[torch.device]:
         dist.destroy_process_group()
 
 
+@contextmanager
+def _signs_of_life() -> Iterator[None]:
+    """Tells the others, from a thread, that rank 0 works still, and then that it is done."""
+    over = threading.Event()
+
+    def tell() -> None:
+        # Of a rank that is gone this rank learns when it asks for it itself.
+        with suppress(RuntimeError):
+            while not over.wait(_SIGN_OF_LIFE_S):
+                dist.broadcast(torch.tensor(0), src=0)
+
+    teller = threading.Thread(target=tell, name="recsys_had-signs-of-life", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()
+    dist.broadcast(torch.tensor(1), src=0)
+
+
+def _is_over() -> bool:
+    """Waits for a sign of rank 0's: whether its work is done."""
+    sign = torch.tensor(0)
+    dist.broadcast(sign, src=0)
+    return bool(sign)
+
+
 def _require_gpus(num_ranks: int) -> None:
     """Refuses more ranks than this host has GPUs; all of its ranks find the same."""
     num_gpus = torch.cuda.device_count()
@@ -137,15 +169,23 @@ def _missed(error: Exception, timeout_s: float) -> RankError:
 
 
 def from_rank_zero(work: Callable[[], T]) -> T:
-    """Runs ``work`` on rank 0 alone and gives every rank its result, or its error."""
+    """Runs ``work`` on rank 0 alone and gives every rank its result, or its error.
+
+    However long it takes: the others wait for a sign of life, not for the result.
+    """
+    if dist.get_world_size() == 1:
+        return work()
     outcome: list[Any] = [None, None]
     if dist.get_rank() == 0:
-        try:
-            outcome[0] = work()
-        except Exception as error:
-            outcome[1] = error
-    if dist.get_world_size() > 1:
-        dist.broadcast_object_list(outcome, src=0)
+        with _signs_of_life():
+            try:
+                outcome[0] = work()
+            except Exception as error:
+                outcome[1] = error
+    else:
+        while not _is_over():
+            pass
+    dist.broadcast_object_list(outcome, src=0)
     if outcome[1] is not None:
         # All know of it, and rank 0 tells.
         setattr(outcome[1], _OF_RANK_ZERO, True)

@@ -14,8 +14,9 @@ The moments lie within ``--within`` seconds of each start, or the time of the ru
 less than that for more kills than a few, and a run that is long.
 
 ``--during`` names files that exist only while a checkpoint is written: two kills in three wait for
-one of them. One line is printed for each kill, and a JSON object at the end; exit code 1 says that
-the two runs differ.
+one of them. ``--finished`` names a JSON file that a run leaves when it is over, with the key in it: a
+kill that comes after it leaves nothing to go on with. One line is printed for each kill, and a JSON
+object at the end; exit code 1 says that the two runs differ.
 """
 
 import argparse
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--key", default="weights_digest", help="of the JSON object")
     parser.add_argument("--within", type=float, help="seconds after each start")
     parser.add_argument("--during", help="glob of files that exist while a checkpoint is written")
+    parser.add_argument("--finished", help="JSON file that a run leaves when it is over")
     parser.add_argument("--resume", default="--resume", help="word added to go on")
     parser.add_argument("--folder", type=Path, help="for both runs; default: a temporary one")
     parser.add_argument("command", nargs="+")
@@ -68,6 +70,7 @@ def main() -> None:
             folder=options.folder or Path(temporary),
             kills=options.kills,
             during=options.during,
+            finished=options.finished,
             within=options.within,
             resume=options.resume,
             key=options.key,
@@ -84,6 +87,7 @@ def torture(
     kills: int,
     within: float | None,
     during: str | None,
+    finished: str | None,
     resume: str,
     key: str,
     luck: random.Random,
@@ -106,6 +110,10 @@ def torture(
             break
         told.append(kill)
         print(f"kill {number + 1}: {kill}", flush=True)
+        if finished and (result := Path(finished.replace("{out}", str(out)))).is_file():
+            print(f"over at kill {number + 1}", flush=True)
+            last = json.loads(result.read_text())[key]
+            break
         words = [*_filled(command, out), resume]
     else:
         last = _result(words, key)

@@ -50,6 +50,40 @@ def test_a_trainer_that_goes_on_wrongly_is_found_out(tmp_path: Path, keep: str, 
     assert found["during_a_write"] >= 1
 
 
+def test_a_kill_after_the_end_finds_the_result(tmp_path: Path) -> None:
+    """The run is over, with its result written, and its process lives on when the kill comes."""
+    script = (
+        "import json, pathlib, sys, time\n"
+        "out = pathlib.Path(sys.argv[1])\n"
+        "again = '--resume' in sys.argv\n"
+        "sys.exit('over already') if again else out.mkdir(parents=True)\n"
+        "(out / 'result.json').write_text(json.dumps({'digest': 7}))\n"
+        "time.sleep(3 if out.name == 'killed' else 0)\n"
+        "print(json.dumps({'digest': 7}))\n"
+    )
+    (tmp_path / "trainer.py").write_text(script)
+    words = ["--kills", "2", "--key", "digest", "--within", "1", "--folder", str(tmp_path)]
+    watched = ["--during", "{out}/nothing", "--finished", "{out}/result.json", "--seed", "5"]
+    command = [sys.executable, str(tmp_path / "trainer.py"), "{out}"]
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(Path(__file__).with_name("kill.py")),
+            *words,
+            *watched,
+            "--",
+            *command,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "over at kill 1" in done.stdout
+    assert json.loads(done.stdout.splitlines()[-1])["same"] is True
+
+
 def test_a_trainer_that_fails_is_told(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("kill.py")), "--", "false", "{out}"],

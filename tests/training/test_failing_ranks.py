@@ -14,7 +14,7 @@ import pytest
 
 from recsys_had.data.folder import DataFolder
 from tests.conftest import SMALL_CARD
-from tests.training.launch import start
+from tests.training.launch import launch, start
 from tests.training.test_checkpoint import experiment
 
 LIMIT_S = 60
@@ -54,6 +54,10 @@ FAULTS: dict[str, tuple[str, int, str]] = {
 
 
 FAULTS["publishing"] = ("publish", 0, r".*: writing failed\. No space is left on the device\. .*")
+
+
+def test_others_wait_for_rank_0_however_long_it_works() -> None:
+    launch(Path(__file__).with_name("slow_rank_zero.py"), 9, 4, world_size=3)
 
 
 def words_for(folder: Path, make_small_data: Callable[..., DataFolder]) -> list[object]:
