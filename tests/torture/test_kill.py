@@ -58,11 +58,11 @@ def test_a_kill_after_the_end_finds_the_result(tmp_path: Path) -> None:
         "again = '--resume' in sys.argv\n"
         "sys.exit('over already') if again else out.mkdir(parents=True)\n"
         "(out / 'result.json').write_text(json.dumps({'digest': 7}))\n"
-        "time.sleep(3 if out.name == 'killed' else 0)\n"
+        "time.sleep(20 if out.name == 'killed' else 0)\n"
         "print(json.dumps({'digest': 7}))\n"
     )
     (tmp_path / "trainer.py").write_text(script)
-    words = ["--kills", "2", "--key", "digest", "--within", "1", "--folder", str(tmp_path)]
+    words = ["--kills", "2", "--key", "digest", "--within", "4", "--folder", str(tmp_path)]
     watched = ["--during", "{out}/nothing", "--finished", "{out}/result.json", "--seed", "5"]
     command = [sys.executable, str(tmp_path / "trainer.py"), "{out}"]
     done = subprocess.run(
