@@ -15,8 +15,8 @@ less than that for more kills than a few, and a run that is long.
 
 ``--during`` names files that exist only while a checkpoint is written: two kills in three wait for
 one of them. ``--finished`` names a JSON file that a run leaves when it is over, with the key in it:
-a kill that comes after it leaves nothing to go on with. One line is printed for each kill, and a JSON
-object at the end; exit code 1 says that the two runs differ.
+a kill that comes after it leaves nothing to go on with. One line is printed for each kill, and a
+JSON object at the end; exit code 1 says that the two runs differ.
 """
 
 import argparse
