@@ -20,7 +20,7 @@ from torch import Tensor
 
 from recsys_had.data.encode import Encoder
 from recsys_had.errors import ConfigError, DataError
-from recsys_had.model.embeddings import table_of_weight
+from recsys_had.model.embeddings import is_field_table, table_of_weight
 from recsys_had.output import OutputFolder
 from recsys_had.run_folder import RunFolder, file_digest
 from recsys_had.suggest import nearest
@@ -50,7 +50,7 @@ def export_tables(
     """
     with safe_open(run.path / "weights.safetensors", framework="pt") as saved:
         held = list(saved.keys())
-        weights = {table_of_weight(name): name for name in held if ".tables." in name}
+        weights = {table_of_weight(name): name for name in held if is_field_table(name)}
         chosen = _chosen(list(weights), names)
         _require_tables(out)
         encoder = Encoder.load(run.encoder_path)

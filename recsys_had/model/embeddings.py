@@ -81,13 +81,24 @@ def table_of_weight(name: str) -> str:
     return f"{name.split('.')[2]}.{field_of_weight(name)}"
 
 
+def is_field_table(weight_name: str) -> bool:
+    """Whether a weight of a model is the rows of a categorical field.
+
+    >>> is_field_table("embeddings.tables.fields.embedding_bags.user.weight")
+    True
+    >>> is_field_table("graph.layers.tables.lin_1.weight")
+    False
+    """
+    return weight_name.startswith("embeddings.tables.")
+
+
 def is_table(weight_name: str) -> bool:
     """Whether a weight of a model is a set's rows: of fields, or the vectors of numeric columns.
 
     >>> is_table("embeddings.numeric.fields"), is_table("graph.bias")
     (True, False)
     """
-    return weight_name.startswith(("embeddings.tables.", "embeddings.numeric."))
+    return is_field_table(weight_name) or weight_name.startswith("embeddings.numeric.")
 
 
 class FieldEmbeddings(nn.Module):

@@ -14,7 +14,7 @@ class ManagedRows(nn.Module):
     Training tells it each update's ids (:meth:`admit`). A value gets a row of its own when it has
     been seen ``admit_after`` times; where all rows are taken, that of the value not seen for the
     longest time. Everything else has row 0, as have missing values. What it knows are buffers of
-    fixed size, so it is saved, divided among ranks and scored as any other weight is.
+    fixed size, copied to every rank, so it is saved and scored as any other weight is.
 
     Of updates seen in the same order it comes to the same rows, in whatever order the ids of an
     update are given.
@@ -27,11 +27,11 @@ class ManagedRows(nn.Module):
     Args:
         num_rows: R.
         admit_after: how often a value must be seen. Of values that wait the R last seen are
-            remembered.
+            remembered; one that is due and finds every row in use waits to be seen again.
 
     >>> rows = ManagedRows(2, admit_after=1)
     >>> rows.admit(torch.tensor([70, 80, 70]), step=1).tolist(), rows(torch.tensor([80, 70, 5]))
-    ([], tensor([2, 1, 0]))
+    ([1, 2], tensor([2, 1, 0]))
     >>> rows.admit(torch.tensor([70, 90]), step=2).tolist(), rows(torch.tensor([80, 70, 90]))
     ([2], tensor([0, 1, 2]))
     """
@@ -67,22 +67,24 @@ class ManagedRows(nn.Module):
             step: 1-based number of the update.
 
         Returns:
-            The rows that had another value before.
+            The rows that were given to a value.
         """
         ids_U, counts_U = torch.unique(ids_I[ids_I > 0], return_counts=True)
         places = self._places(ids_U)
         is_known = places >= 0
         self.seen[places[is_known]] = step
         ids_U, counts_U = ids_U[~is_known], counts_U[~is_known]
-        if self.admit_after > 1:
+        if self.admit_after > 1 and len(ids_U):
             ids_U, counts_U = self._wait(ids_U, counts_U, step)
-        free = self._to_give(len(ids_U), step)
-        # Where there are too few the most frequent come first.
-        chosen = counts_U.argsort(descending=True, stable=True)[: len(free)]
-        changed = free[self.keys[free] > 0]
-        self.keys[free] = ids_U[chosen]
-        self.seen[free] = step
-        return changed + 1
+        places = self._to_give(len(ids_U), step)
+        if len(places):
+            # Where there are too few the most frequent come first.
+            chosen = ids_U[counts_U.argsort(descending=True, stable=True)[: len(places)]]
+            self.keys[places] = chosen
+            self.seen[places] = step
+            if self.admit_after > 1:
+                self.waiting[torch.isin(self.waiting, chosen)] = 0
+        return places + 1
 
     @torch.no_grad()
     def count_anew(self) -> None:
@@ -113,7 +115,7 @@ class ManagedRows(nn.Module):
         return torch.cat([free, idle[oldest].sort().values])
 
     def _wait(self, ids_U: Tensor, counts_U: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Counts values without a row; those that have been seen often enough, and how often."""
+        """Counts values without a row; those just seen that are due one, and their counts."""
         held = self.waiting > 0
         ids, where = torch.unique(torch.cat([self.waiting[held], ids_U]), return_inverse=True)
         counts = torch.zeros_like(ids)
@@ -121,16 +123,16 @@ class ManagedRows(nn.Module):
         seen = torch.zeros_like(ids)
         times = torch.cat([self.waiting_seen[held], torch.full_like(ids_U, step)])
         seen.scatter_reduce_(0, where, times, "amax")
-        is_due = counts >= self.admit_after
-        rest = (~is_due).nonzero().flatten()
-        # The last seen stay; of those seen together, the smaller ids.
-        order = seen[rest].argsort(descending=True, stable=True)
-        rest = rest[order[: self.num_rows]]
+        is_due = (counts >= self.admit_after) & (seen == step)
+        # The last seen stay; of those seen together, the smaller ids. Those that are due come last,
+        # for they are about to leave.
+        order = torch.where(is_due, -1, seen).argsort(descending=True, stable=True)
+        kept = order[: self.num_rows]
         for buffer, values in (
             (self.waiting, ids),
             (self.waiting_counts, counts),
             (self.waiting_seen, seen),
         ):
             buffer.zero_()
-            buffer[: len(rest)] = values[rest]
+            buffer[: len(kept)] = values[kept]
         return ids[is_due], counts[is_due]

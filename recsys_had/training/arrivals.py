@@ -13,7 +13,7 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recsys_had.model.ctr import CTRModel
-from recsys_had.model.embeddings import field_of_weight
+from recsys_had.model.embeddings import field_of_weight, is_field_table
 from recsys_had.training.optimizers import Optimizers
 from recsys_had.training.pieces import Piece
 from recsys_had.training.state import state_pieces
@@ -45,13 +45,16 @@ class Arrivals:
         """
         for field, rows in self._model.embeddings.managed_fields.items():
             mine = torch.cat([batch[field].values() for batch in ids])
-            changed = rows.admit(_of_all_ranks(mine), step=step)
-            if len(changed):
-                self._begin_anew(field, changed, step)
+            given = rows.admit(_of_all_ranks(mine), step=step)
+            if len(given):
+                self._begin_anew(field, given, step)
 
     @torch.no_grad()
     def _begin_anew(self, field: str, rows: Tensor, step: int) -> None:
-        """Fresh vectors and empty optimizer state for rows that changed hands."""
+        """Fresh vectors and empty optimizer state for rows that were given to values.
+
+        For rows that nobody had, too: an L2 penalty has drawn them to 0 all the while.
+        """
         for piece in self._pieces.get(field, []):
             here = rows - piece.offset[0]
             is_here = (here >= 0) & (here < len(piece.tensor))
@@ -72,7 +75,7 @@ def _by_field(pieces: Iterator[Piece]) -> dict[str, list[Piece]]:
     found: dict[str, list[Piece]] = {}
     for piece in pieces:
         kind, _, rest = piece.name.partition("/")
-        if kind in ("model", "tables", "adam") and ".tables." in rest and piece.shape:
+        if kind in ("model", "tables", "adam") and is_field_table(rest) and piece.shape:
             field = field_of_weight(rest.partition("/")[0])
             found.setdefault(field, []).append(piece)
     return found

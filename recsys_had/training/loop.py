@@ -39,7 +39,7 @@ from recsys_had.training.pieces import gather_state
 from recsys_had.training.preflight import require_both_classes, set_pace, warn_of_warmup
 from recsys_had.training.pretrained import write_pretrained
 from recsys_had.training.progress import Progress
-from recsys_had.training.sharder import table_type
+from recsys_had.training.sharder import half_codecs, table_type
 from recsys_had.training.sharding import shard
 from recsys_had.training.warm_start import warm_start
 
@@ -115,7 +115,8 @@ class Trainer:
             self._config.loss, num_heads=graph.num_heads, has_dropout=graph.has_dropout
         )
         set_pace(graph, self._config, device)
-        self.sharded = shard(self.model, self._config, device=device)
+        self._codecs = half_codecs(self._config)
+        self.sharded = shard(self.model, self._config, device=device, codecs=self._codecs)
         self.optimizers = Optimizers(
             self.sharded, self._config, widths=self.model.embeddings.widths
         )
@@ -205,6 +206,8 @@ class Trainer:
         divisor = sum(step.total for step in steps)
         batches = [step.batch.to(self._device) for step in steps]
         self._arrivals.admit([batch.sparse for batch in batches], step=progress.step + 1)
+        if self._codecs is not None:
+            self._codecs.set_scale(divisor, world_size=dist.get_world_size())
         self._seen.clear()
         sums = []
         for step, batch in zip(steps, batches, strict=True):

@@ -17,7 +17,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recsys_had.config import TrainConfig
 from recsys_had.model.ctr import CTRModel
-from recsys_had.model.embeddings import is_table, padded_width
+from recsys_had.model.embeddings import is_field_table, is_table, padded_width
 from recsys_had.training import published
 from recsys_had.training.lazy_adam import LazyAdam
 
@@ -133,7 +133,7 @@ class Optimizers:
             self.copied = {
                 name: weight
                 for name, weight in model.named_parameters()
-                if ".tables." in name and name not in sharded
+                if is_field_table(name) and name not in sharded
             }
         if self.fused is not None:
             self._groups += list(self.fused.param_groups)
@@ -231,7 +231,7 @@ def _dense_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]
     for name, weight in model.named_parameters():
         if dense_tables and is_table(name):
             tables.append((name, weight))
-        elif ".tables." not in name:
+        elif not is_field_table(name):
             others.append((name, weight))
     groups = [
         {"named": others, "lr": config.learning_rate, "weight_decay": config.dense_l2},

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 
 from recsys_had.model.ctr import CTRModel
+from recsys_had.model.embeddings import is_field_table
 
 _ROWS = 1 << 18
 
@@ -86,7 +87,7 @@ def fill(sharded: nn.Module, model: CTRModel) -> None:
     """Writes the model's own initial rows into the pieces of its tables."""
     with torch.no_grad():
         for piece in local_pieces(sharded):
-            if ".tables." in piece.name:
+            if is_field_table(piece.name):
                 width = model.table_width(piece.name)
                 row, column = piece.offset
                 rows = model.initial.rows(piece.name, row, len(piece.tensor), width)

@@ -26,7 +26,7 @@ from recsys_had.errors import ConfigError
 from recsys_had.machines import Machine
 from recsys_had.model.embeddings import field_of
 from recsys_had.training.optimizers import FUSED
-from recsys_had.training.sharder import table_sharder
+from recsys_had.training.sharder import half_codecs, table_sharder, table_type
 
 COPIED = "data_parallel"
 # Of a GPU's memory, kept for activations and what communication needs.
@@ -81,7 +81,7 @@ def find_plan(
         storage_reservation=FixedPercentageStorageReservation(percentage=reserved),
         stats=kept,
     )
-    sharder = table_sharder(config, world_size=topology.world_size)
+    sharder = table_sharder(half_codecs(config))
     with _quiet(), _counting_state(model, config):
         try:
             plan = planner.plan(model, [sharder])
@@ -113,9 +113,10 @@ def _quiet() -> Iterator[None]:
 @contextmanager
 def _counting_state(model: nn.Module, config: TrainConfig) -> Iterator[None]:
     """Lets the planner count the optimizer state of tables whose optimizer is not attached yet."""
-    kind = {**FUSED, "adam": torch.optim.Adam, "lazy_adam": torch.optim.Adam}[
-        config.table_optimizer
-    ]
+    kind = FUSED.get(config.table_optimizer, torch.optim.Adam)
+    if config.table_precision == "fp16" and config.table_optimizer == "adagrad":
+        # Counted in numbers of the table's kind, of which one of float32 takes two.
+        kind = torch.optim.Adam
     tables = [
         table.weight
         for module in model.modules()
@@ -289,7 +290,7 @@ def plan_cluster(
 def _table_bytes(model: nn.Module, config: TrainConfig) -> int:
     """Bytes of all tables and their optimizer state, each held once."""
     return sum(
-        rows * (width + _state_numbers(config, width)) * 4
+        rows * _row_bytes(config, width)
         for module in model.modules()
         if isinstance(module, EmbeddingBagCollection)
         for rows, width in (
@@ -318,8 +319,13 @@ def _planned_table(option: ShardingOption, config: TrainConfig) -> PlannedTable:
         embedding_dim=width,
         sharding=option.sharding_type,
         ranks=tuple(sorted({cast(int, shard.rank) for shard in option.shards})),
-        size_bytes=copies * rows * (width + _state_numbers(config, width)) * 4,
+        size_bytes=copies * rows * _row_bytes(config, width),
     )
+
+
+def _row_bytes(config: TrainConfig, width: int) -> int:
+    """Of a row and what its optimizer keeps, which is float32 always."""
+    return width * table_type(config).itemsize + 4 * _state_numbers(config, width)
 
 
 def _state_numbers(config: TrainConfig, width: int) -> int:

@@ -8,6 +8,7 @@ import torch.distributed as dist
 from recsys_had.config import TrainConfig
 from recsys_had.data.folder import DataFolder
 from recsys_had.errors import ConfigError, DataError
+from recsys_had.interactions._batch_norm import DistributedBatchNorm
 from recsys_had.model.graph import InteractionGraph
 
 log = logging.getLogger("recsys_had")
@@ -54,11 +55,23 @@ def set_pace(graph: InteractionGraph, config: TrainConfig, device: torch.device)
             raise ConfigError(
                 "train.compile: there is no C++ compiler. Install g++, or leave the key out."
             ) from cause
+    if config.compile:
+        # Of one place in the code torch compiles so many graphs and no more, whoever's they are.
+        torch._dynamo.reset()
+        if dist.get_world_size() > 1 and _has_batch_norm(graph):
+            log.warning(
+                "train.compile: batch normalisation asks the other ranks, which is no part of a "
+                "graph: of several ranks the network is compiled operation by operation."
+            )
     passes = max(1, getattr(config.loss, "passes", 1))
     graph.train_with(
         compiled_rows=config.batch_size * passes if config.compile else None,
         half=config.precision == "bf16",
     )
+
+
+def _has_batch_norm(graph: InteractionGraph) -> bool:
+    return any(isinstance(module, DistributedBatchNorm) for module in graph.modules())
 
 
 def warn_of_warmup(config: TrainConfig, total_steps: int) -> None:

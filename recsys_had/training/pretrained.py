@@ -19,7 +19,7 @@ from recsys_had.data.folder import DataFolder
 from recsys_had.data.normalise import as_text
 from recsys_had.errors import ConfigError, DataError, RecsysHadError
 from recsys_had.model.ctr import CTRModel
-from recsys_had.model.embeddings import table_of_weight
+from recsys_had.model.embeddings import is_field_table, table_of_weight
 from recsys_had.run_folder import file_digest
 from recsys_had.suggest import nearest
 from recsys_had.table_files import parts_of, read_columns, read_table
@@ -100,14 +100,15 @@ def write_pretrained(
         ConfigError: there is no such table, or a file does not fit. What it was written into is no
             model to train.
     """
-    weights = {table_of_weight(name): name for name in sharded.state_dict() if ".tables." in name}
+    weights = {table_of_weight(name): name for name in sharded.state_dict() if is_field_table(name)}
     encoder = Encoder.load(data.path)
     told: dict[str, dict[str, int]] = {}
     problems: list[str] = []
     for table, path in files.items():
         try:
             _require(table, weights, data)
-            values, vectors = _read(path, width=model.table_width(weights[table]))
+            kind = sharded.state_dict()[weights[table]].dtype
+            values, vectors = _read(path, width=model.table_width(weights[table]), kind=kind)
             at = _rows_of(encoder, table.partition(".")[2], values)
             given, taken = len(values), int((at >= 0).sum())
             told[table] = {"given": given, "taken": taken, "unknown": given - taken}
@@ -143,8 +144,8 @@ def _rows_of(encoder: Encoder, field: str, values: pl.Series) -> NDArray[np.int6
     return rows
 
 
-def _read(path: Path, *, width: int) -> tuple[pl.Series, Tensor]:
-    """Values, each given once, and a vector of finite numbers for each."""
+def _read(path: Path, *, width: int, kind: torch.dtype) -> tuple[pl.Series, Tensor]:
+    """Values, each given once, and a vector for each of numbers that the table's kind can hold."""
     exported = path.suffix == ".safetensors"
     values, vectors = read_table(path) if exported else _read_vectors(path, width=width)
     if vectors.shape[1] != width:
@@ -152,11 +153,12 @@ def _read(path: Path, *, width: int) -> tuple[pl.Series, Tensor]:
     problems = []
     if len(again := values.filter(values.is_duplicated())):
         problems.append(f"{path}: value {_quoted(again[0])} is given twice. Give it once.")
-    infinite = np.flatnonzero(~torch.isfinite(vectors).all(dim=1).numpy())
+    infinite = np.flatnonzero(~torch.isfinite(vectors.to(kind)).all(dim=1).numpy())
     if len(infinite):
         problems.append(
-            f"{path}: vectors must be finite; got {len(infinite):,} of {len(values):,} that are "
-            f"not, the first of value {_quoted(values[int(infinite[0])])}. Leave them out."
+            f"{path}: vectors must be finite{_as(kind)}; got {len(infinite):,} of "
+            f"{len(values):,} that are not, the first of value "
+            f"{_quoted(values[int(infinite[0])])}. Leave them out."
         )
     if problems:
         raise DataError(problems)
@@ -184,6 +186,10 @@ def _read_vectors(path: Path, *, width: int) -> tuple[pl.Series, Tensor]:
     numbers = lists.explode().fill_null(float("nan")) if len(lists) else lists.explode()
     vectors = torch.from_numpy(numbers.to_numpy(writable=True).reshape(len(lists), width))
     return frame.select(text)["value"], vectors
+
+
+def _as(kind: torch.dtype) -> str:
+    return "" if kind == torch.float32 else f" as {str(kind).removeprefix('torch.')}"
 
 
 def _is_number(kind: Any) -> bool:

@@ -40,7 +40,7 @@ from recsys_had.training.distributed import from_rank_zero
 from recsys_had.training.optimizers import attach_fused
 from recsys_had.training.pieces import fill
 from recsys_had.training.planning import COPIED, find_plan, to_config_error
-from recsys_had.training.sharder import table_sharder
+from recsys_had.training.sharder import HalfCodecs, table_sharder
 
 # FBGEMM's kernels take rows of whole 16-byte groups.
 _COLUMNS = 4
@@ -74,7 +74,11 @@ class Table:
 
 
 def shard(
-    model: CTRModel, config: TrainConfig, *, device: torch.device
+    model: CTRModel,
+    config: TrainConfig,
+    *,
+    device: torch.device,
+    codecs: HalfCodecs | None = None,
 ) -> DistributedModelParallel:
     """Spreads the tables over the ranks and copies the dense part to each.
 
@@ -87,13 +91,14 @@ def shard(
         model: the whole model; its tables need not be filled.
         config: the training part of an experiment.
         device: this rank's device.
+        codecs: of what ranks send one another, where that is not float32.
 
     Raises:
         ConfigError: ``train.sharding`` names a table that is not there, or there is no such plan.
     """
     group = dist.group.WORLD
     assert group is not None, "process_group() was entered"
-    sharder = table_sharder(config, world_size=dist.get_world_size())
+    sharder = table_sharder(codecs)
     kinds = chosen_kinds(tables_of(model), config.sharding)
     if config.sharding.default == "auto":
         plan = from_rank_zero(lambda: _planned(model, kinds, config, device))

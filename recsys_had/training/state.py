@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
+from recsys_had.model.embeddings import is_field_table
 from recsys_had.training.optimizers import Optimizers
 from recsys_had.training.pieces import Piece, local_pieces, pieces_of
 
@@ -19,7 +20,7 @@ def state_pieces(model: DistributedModelParallel, optimizers: Optimizers) -> Ite
     for piece in local_pieces(model):
         weights.setdefault(piece.name, []).append(piece)
         yield _renamed(piece, f"model/{piece.name}")
-        if optimizers.lazy is not None and ".tables." in piece.name:
+        if optimizers.lazy is not None and is_field_table(piece.name):
             for key, value in optimizers.lazy.moments(piece):
                 yield _renamed(piece.taken(value), f"tables/{piece.name}/{key}")
     # The tables' optimizers have one name whether they are fused or plain, and one number a row

@@ -16,7 +16,7 @@ from torch import nn
 from recsys_had.data.encode import Encoder
 from recsys_had.data.folder import DataFolder
 from recsys_had.model.ctr import CTRModel
-from recsys_had.model.embeddings import field_of_weight, table_of_weight
+from recsys_had.model.embeddings import field_of_weight, is_field_table, table_of_weight
 from recsys_had.run_folder import RunFolder
 from recsys_had.training.pieces import carry_rows, local_pieces
 
@@ -44,7 +44,7 @@ def warm_start(
         held = set(saved.keys())
         for name, shape in _wanted(sharded, model):
             before = list(saved.get_slice(name).get_shape()) if name in held else None
-            if ".tables." in name:
+            if is_field_table(name):
                 field = field_of_weight(name)
                 if before is None or before[1:] != shape[1:]:
                     fresh.append(name)
@@ -52,6 +52,11 @@ def warm_start(
                 if field not in carried:
                     carried[field] = new.carried_ids(field, old)
                 kept = int((carried[field] >= 0).sum())
+                if kept and field in model.embeddings.managed_fields:
+                    # Of the rows of one that are as many, those that a value has; and row 0.
+                    table = name.split(".", 4)[4].removesuffix(".weight")
+                    keys = saved.get_tensor(f"embeddings.managed.{table}.keys")
+                    kept = 1 + int((keys > 0).sum())
                 tables[table_of_weight(name)] = {
                     "kept": kept,
                     "new": len(carried[field]) - kept,
@@ -64,7 +69,7 @@ def warm_start(
             if piece.name in fresh:
                 continue
             source = saved.get_tensor(piece.name)
-            if ".tables." in piece.name:
+            if is_field_table(piece.name):
                 width = model.table_width(piece.name)
                 carry_rows(piece, source, carried[field_of_weight(piece.name)], width)
             else:
@@ -78,19 +83,19 @@ def _wanted(sharded: nn.Module, model: CTRModel) -> Iterator[tuple[str, list[int
     """Every weight and its whole shape, padding left out."""
     for name, value in sharded.state_dict().items():
         shape = list(value.size())
-        if ".tables." in name:
+        if is_field_table(name):
             shape[1] = model.table_width(name)
         yield name, shape
 
 
 def _of_other_columns(name: str, data: DataFolder, run: RunFolder) -> bool:
     """Whether a weight belongs to fields or numeric columns that are not those of before."""
-    if ".managed." in name:
+    if name.startswith("embeddings.managed."):
         # It goes with its table, whose rows are carried where there are as many.
         return False
     dense = list(data.card.dense) == list(run.card.dense)
     fields = [field.name for field in data.card.fields] == [f.name for f in run.card.fields]
     vectors = data.card.vectors == run.card.vectors
-    if ".numeric" in name:
+    if name.startswith("embeddings.numeric"):
         return not dense
     return not (dense and fields and vectors) and name != "graph.bias"

@@ -42,6 +42,15 @@ def test_criteo_1tb_fits_on_h100_hosts(cli, world_size: int, hosts: int) -> None
     assert all(time >= 0 for time in found["step_ms"].values())
 
 
+def test_half_tables_take_half_and_their_optimizer_state_does_not(cli) -> None:
+    words = ("train.table_precision=fp16", "train.embedding_optimizer=adagrad")
+    found = cli(*CRITEO, 8, *words).json
+    held = sum(table["size_bytes"] for table in found["tables"])
+    assert ROWS * 128 * (2 + 4) <= held < ROWS * 128 * 6 * 1.02
+    # What the planner fits into memory is as much.
+    assert sum(found["rank_bytes"]) >= held
+
+
 def test_more_values_a_row_and_a_slower_machine_take_longer(cli) -> None:
     one = cli(*CRITEO, 8).json
     many = cli(*CRITEO, 8, "--pooling-factor", *(f"C{n}=40" for n in range(1, 27))).json

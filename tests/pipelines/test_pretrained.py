@@ -287,11 +287,24 @@ def test_vectors_that_do_not_fit_are_refused(
     assert refused(cli, job, tmp_path, f"item={path}") == [f"{path}{told}"]
 
 
-def refused(cli: Any, job: Any, tmp_path: Path, *words: str) -> list[str]:
+def test_vectors_beyond_a_half_table_are_refused(cli, job, tmp_path: Path) -> None:
+    path = vectors_file(tmp_path / "v.parquet", ["i1", "i2"], [[1.0] * 4, [1e5] * 4])
+    told = (
+        f"{path}: vectors must be finite as float16; got 1 of 2 that are not, the first of value "
+        "'i2'. Leave them out."
+    )
+    settings = ("train.table_precision=fp16",)
+    assert refused(cli, job, tmp_path, f"item={path}", settings=settings) == [told]
+
+
+def refused(
+    cli: Any, job: Any, tmp_path: Path, *words: str, settings: tuple[str, ...] = ()
+) -> list[str]:
     """What a training is refused with; it leaves nothing behind."""
     out = tmp_path / "refused"
     given = [part for word in words for part in ("--pretrained", word)]
-    done = cli("train", job.experiment, "--data", job.data, "--out", out, "--no-tracking", *given)
+    names = (job.experiment, *settings, "--data", job.data, "--out", out)
+    done = cli("train", *names, "--no-tracking", *given)
     assert done.code == 2, done.err
     assert not out.exists()
     return done.err.splitlines()

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -13,8 +15,10 @@ from recsys_had.config import Experiment
 from recsys_had.data.folder import DataFolder
 from recsys_had.data.parquet import Position
 from recsys_had.model.ctr import weights_digest
+from recsys_had.schema import parse_card
 from recsys_had.training.loop import Trainer
 from recsys_had.training.state import state_pieces
+from tests.conftest import SMALL_CARD
 from tests.training.launch import launch
 from tests.training.small_model import MODEL, ROWS
 
@@ -124,6 +128,92 @@ def test_two_ranks_train_as_one(tmp_path: Path, data: DataFolder, sharding: str)
     for name in managed:
         assert two["weights"][name] == one["weights"][name], name
         assert any(one["weights"][name])
+
+
+def test_batches_of_one_update_find_their_values_together(
+    tmp_path: Path, alone: torch.device, data: DataFolder
+) -> None:
+    found = []
+    for name, size, parts in (("whole", 64, 1), ("parts", 32, 2)):
+        told = experiment(batch_size=size, accumulate_steps=parts, embedding_optimizer="lazy_adam")
+        one = Trainer(experiment=told, data=data, device=alone, work=tmp_path / name)
+        one.run()
+        found.append({**one.model.embeddings.managed.state_dict()})
+    assert len(found[0]) == 4
+    for name, buffer in found[0].items():
+        assert torch.equal(found[1][name], buffer), name
+
+
+def test_the_best_weights_come_with_whose_they_are(
+    tmp_path: Path, alone: torch.device, data: DataFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the first epoch, when the last one gave the rows to others."""
+    one = Trainer(
+        experiment=experiment(epochs=3, monitor="logloss"),
+        data=data,
+        device=alone,
+        work=tmp_path / "work",
+    )
+    measured = iter([0.5, 0.6, 0.7])
+    monkeypatch.setattr("recsys_had.training.loop.monitored", lambda *told: next(measured))
+    kept: list[torch.Tensor] = []
+    keep = one._best.keep
+
+    def watched(*told: Any, **named: Any) -> None:
+        kept.append(one.model.embeddings.managed_fields["A"].keys.clone())
+        keep(*told, **named)
+
+    monkeypatch.setattr(one._best, "keep", watched)
+    last: list[torch.Tensor] = []
+    restore = one._best.restore
+
+    def restored(epoch: int) -> None:
+        last.append(one.model.embeddings.managed_fields["A"].keys.clone())
+        restore(epoch)
+
+    monkeypatch.setattr(one._best, "restore", restored)
+    result = one.run()
+    assert len(kept) == 1 and one.progress.best_epoch == 1
+    assert not torch.equal(last[0], kept[0])
+    assert torch.equal(one.model.embeddings.managed_fields["A"].keys, kept[0])
+    assert result.state is not None
+    assert torch.equal(result.state["embeddings.managed.A.keys"], kept[0])
+
+
+@pytest.mark.parametrize("name", ["tables", "managed"])
+def test_a_column_may_have_any_name(
+    tmp_path: Path, alone: torch.device, data: DataFolder, name: str
+) -> None:
+    """Weights are told apart by where their names begin."""
+    text = SMALL_CARD.replace("  A: {kind", f"  {name}: {{managed: {{rows: 4}}, kind")
+    card = parse_card(text)
+    for part in data.path.glob("*/part-*.parquet"):
+        table = pq.read_table(part)
+        names = [name if column == "A" else column for column in table.column_names]
+        table = table.rename_columns(names)
+        tags = pa.array([[0]] * len(table), pa.list_(pa.int32()))
+        table = table.set_column(table.schema.get_field_index("tags"), "tags", tags)
+        pq.write_table(table, part, row_group_size=64)
+    sizes = {**data.num_embeddings, name: 5}
+    manifest = {**data.manifest, "num_embeddings": sizes, "card_digest": card.digest}
+    nodes = {"linear": {"layer": "linear"}, "tables": {"layer": "mlp", "hidden_units": (4,)}}
+    one = Trainer(
+        experiment=Experiment.model_validate(
+            {
+                "dataset": "small",
+                "model": {"embedding_dim": 4, "nodes": nodes},
+                "train": {"batch_size": 64, "seed": 5},
+            }
+        ),
+        data=DataFolder(data.path, card, manifest),
+        device=alone,
+        work=tmp_path / "work",
+    )
+    before = {name: weight.clone() for name, weight in one.optimizers.named.items()}
+    assert any(name.startswith("graph.layers.tables.") for name in before)
+    one.run()
+    for weight_name, weight in before.items():
+        assert not torch.equal(weight, one.optimizers.named[weight_name]), weight_name
 
 
 def test_a_stopped_training_goes_on_bit_for_bit(

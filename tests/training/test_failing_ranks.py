@@ -56,6 +56,7 @@ FAULTS: dict[str, tuple[str, int, str]] = {
 FAULTS["publishing"] = ("publish", 0, r".*: writing failed\. No space is left on the device\. .*")
 
 
+@pytest.mark.slow
 def test_others_wait_for_rank_0_however_long_it_works() -> None:
     launch(Path(__file__).with_name("slow_rank_zero.py"), 9, 4, world_size=3)
 

@@ -120,6 +120,16 @@ def test_a_fast_training_resumes_bit_for_bit(
 
 
 @needs_compiler
+def test_every_training_of_a_process_is_compiled(trained: Callable[..., Trainer]) -> None:
+    """torch compiles eight graphs of one place in the code and runs the ninth as it stands."""
+    counters.clear()
+    for number in range(10):
+        one = trained(f"work{number}", compile=True, batch_size=32 + number)
+        one.step(next(iter(one._reader.steps(Position(0, 0)))))
+        assert counters["stats"]["unique_graphs"] == number + 1
+
+
+@needs_compiler
 def test_passes_are_compiled_too(trained: Callable[..., Trainer]) -> None:
     torch._dynamo.reset()
     counters.clear()
