@@ -7,10 +7,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 
+from recsys_had.config import TrainConfig
 from recsys_had.experiment_file import load_experiment
+from recsys_had.schema import parse_card
 
 README = Path(__file__).parents[2] / "README.md"
+TRAINING = README.with_name("docs") / "training.md"
 
 
 def block_after(text: str, language: str) -> str:
@@ -121,3 +125,19 @@ def test_content_vectors_are_read_as_written(cli, tmp_path: Path) -> None:
     assert done.json["vectors"] == {"image": 64, "title": 8}
     deep = next(node for node in done.json["nodes"] if node["name"] == "deep")
     assert deep["input_shapes"] == [[1, 2 * 4 + 64 + 8]]
+
+
+def test_what_the_training_document_shows_is_what_there_is() -> None:
+    text = TRAINING.read_text()
+    settings = re.findall(r"^    train: (.*)$", text, re.MULTILINE)
+    assert len(settings) == 2
+    for one in settings:
+        TrainConfig.model_validate(yaml.safe_load(one))
+    columns = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert columns is not None
+    card = "name: d\nformat: {type: csv}\nsplit: {by: given}\n" + columns[1].replace(
+        "columns:", "columns:\n  click: {kind: label}"
+    )
+    assert parse_card(card).fields[2].managed is not None
+    for key in re.findall(r"`train\.(\w+)", text):
+        assert key in TrainConfig.model_fields, key
