@@ -142,6 +142,19 @@ def test_a_loss_that_compares_heads_over_two_processes_is_that_of_one(
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
+@needs_compiler
+def test_two_compiled_processes_equal_one_that_is_not(
+    tmp_path: Path, make_small_data: Callable[..., DataFolder]
+) -> None:
+    """The last step, of one row on one rank alone, runs as it stands on both."""
+    data = make_small_data(tmp_path / "data", rows=ROWS)
+    one = train(tmp_path / "one", data.path, 1)
+    two = train(tmp_path / "two", data.path, 2, sharding="row_wise", compile=True)
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=2e-5)
+    assert two["valid"]["logloss"] == pytest.approx(one["valid"]["logloss"], abs=1e-5)
+
+
 @pytest.mark.parametrize("sharding", ["table_wise", "row_wise"])
 def test_vectors_may_travel_in_half_precision(
     tmp_path: Path, make_small_data: Callable[..., DataFolder], sharding: str
