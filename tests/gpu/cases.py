@@ -21,13 +21,6 @@ def _world_sizes() -> list[int]:
 
 
 WORLD_SIZES = _world_sizes()
-OPTIMIZERS: dict[str, dict[str, Any]] = {
-    "sgd": {"embedding_optimizer": "sgd", "embedding_learning_rate": 0.5},
-    "adagrad": {"embedding_optimizer": "adagrad"},
-    "rowwise_adagrad": {"embedding_optimizer": "rowwise_adagrad"},
-    "lazy_adam": {"embedding_optimizer": "lazy_adam"},
-    "adam": {"regime": "published", "legacy_defaults": False},
-}
 
 
 def _settings(name: str) -> list[dict[str, Any]]:

@@ -22,8 +22,8 @@ from recsys_had.data.parquet import Position
 from recsys_had.errors import ConfigError
 from recsys_had.training.distributed import process_group
 from recsys_had.training.loop import Trainer
-from tests.gpu.cases import LAYERS, OPTIMIZERS, experiment, inputs, layer
-from tests.training.small_model import ROWS
+from tests.gpu.cases import LAYERS, experiment, inputs, layer
+from tests.training.small_model import OPTIMIZERS, ROWS
 
 Make = Callable[..., Trainer]
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from recsys_had.data.folder import DataFolder
-from tests.gpu.cases import OPTIMIZERS, WORLD_SIZES, experiment
+from tests.gpu.cases import WORLD_SIZES, experiment
 from tests.training import test_sharding
 from tests.training.launch import launch
-from tests.training.small_model import ROWS
+from tests.training.small_model import OPTIMIZERS, ROWS
 
 KINDS = {
     1: ("table_wise", "row_wise", "data_parallel"),

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from recsys_had.data.folder import DataFolder
-from tests.gpu.cases import OPTIMIZERS, WORLD_SIZES, experiment
+from tests.gpu.cases import WORLD_SIZES, experiment
 from tests.training import test_world_size
 from tests.training.launch import launch
-from tests.training.small_model import ROWS
+from tests.training.small_model import OPTIMIZERS, ROWS
 
 pytestmark = pytest.mark.gpu
 

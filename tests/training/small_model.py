@@ -16,3 +16,11 @@ MODEL: dict[str, Any] = {
         "deep": {"layer": "mlp", "hidden_units": (8,), "batch_norm": True},
     },
 }
+# Every optimizer tables can have.
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {"embedding_optimizer": "sgd", "embedding_learning_rate": 0.5},
+    "adagrad": {"embedding_optimizer": "adagrad"},
+    "rowwise_adagrad": {"embedding_optimizer": "rowwise_adagrad"},
+    "lazy_adam": {"embedding_optimizer": "lazy_adam"},
+    "adam": {"regime": "published", "legacy_defaults": False},
+}

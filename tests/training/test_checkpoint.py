@@ -20,16 +20,14 @@ from recsys_had.model.ctr import weights_digest
 from recsys_had.training import piece_files
 from recsys_had.training.loop import Trainer
 from tests.training.launch import launch
-from tests.training.small_model import MODEL, ROWS
+from tests.training.small_model import MODEL, OPTIMIZERS, ROWS
 
 STOP, END = 10, 30
-OPTIMIZERS: dict[str, dict[str, Any]] = {
-    "sgd": {"embedding_optimizer": "sgd", "embedding_learning_rate": 0.5},
-    "adagrad": {"embedding_optimizer": "adagrad"},
-    "rowwise_adagrad": {"embedding_optimizer": "rowwise_adagrad"},
-    "lazy_adam": {"embedding_optimizer": "lazy_adam"},
-    "half": {"embedding_optimizer": "adagrad", "table_precision": "fp16"},
+KINDS: dict[str, dict[str, Any]] = {
+    **OPTIMIZERS,
+    # Its eps changes from step to step.
     "adam": {"regime": "published"},
+    "half": {"embedding_optimizer": "adagrad", "table_precision": "fp16"},
 }
 MIXED = {"default": "row_wise", "tables": {"A": "table_wise", "fields.B": "data_parallel"}}
 # World size and sharding of the first steps, then of the rest.
@@ -62,7 +60,7 @@ def moves() -> dict[str, tuple[str, str]]:
     return {
         f"{move}-{optimizer}": (move, optimizer)
         for move in MOVES
-        for optimizer in OPTIMIZERS
+        for optimizer in KINDS
         if not ("column_wise" in MOVES[move] and optimizer == "rowwise_adagrad")
         and not (MIXED in MOVES[move] and optimizer == "half")
     }
@@ -83,12 +81,12 @@ def found(
         launch(script, note, data.path, folder / stage, world_size=world_size)
 
     def case(name: str, world_size: int, sharding: Any, optimizer: str, **options: Any) -> Any:
-        settings = experiment(world_size, sharding, **OPTIMIZERS[optimizer])
+        settings = experiment(world_size, sharding, **KINDS[optimizer])
         return {"experiment": settings, "work": str(folder / "work" / name), **options}
 
     undisturbed = {
         optimizer: case(optimizer, 1, "table_wise", optimizer, until=END, resume=False)
-        for optimizer in OPTIMIZERS
+        for optimizer in KINDS
     }
     run("whole", 1, undisturbed)
     for stage, until, resume in (("first", STOP, False), ("rest", END, True)):

@@ -13,7 +13,7 @@ from recsys_had.data.folder import DataFolder
 from recsys_had.errors import ConfigError
 from recsys_had.training.sharding import Table, chosen_kinds
 from tests.training.launch import launch
-from tests.training.small_model import MODEL, ROWS
+from tests.training.small_model import MODEL, OPTIMIZERS, ROWS
 
 MIXED = {
     "default": "table_wise",
@@ -27,13 +27,6 @@ SHARDINGS: dict[str, Any] = {
     "data_parallel": "data_parallel",
     "auto": "auto",
     "mixed": MIXED,
-}
-OPTIMIZERS: dict[str, dict[str, Any]] = {
-    "sgd": {"embedding_optimizer": "sgd", "embedding_learning_rate": 0.5},
-    "adagrad": {"embedding_optimizer": "adagrad"},
-    "rowwise_adagrad": {"embedding_optimizer": "rowwise_adagrad"},
-    "lazy_adam": {"embedding_optimizer": "lazy_adam"},
-    "adam": {"regime": "published", "legacy_defaults": False},
 }
 REFUSED = [("column_wise", "rowwise_adagrad")]
 CASES = {
