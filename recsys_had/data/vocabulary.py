@@ -164,8 +164,7 @@ class ManagedHashes:
 
     def ids(self, values: pl.Series) -> NDArray[np.int64]:
         """Number of each value."""
-        texts = values.cast(pl.Binary).to_list()
-        return np.array([max(1, xxhash.xxh64_intdigest(text) >> 1) for text in texts], np.int64)
+        return np.array([max(1, number >> 1) for number in _hashes(values)], np.int64)
 
 
 class HashedIds:
@@ -185,10 +184,9 @@ class HashedIds:
 
     def ids(self, values: pl.Series) -> NDArray[np.int32]:
         """Id of each value."""
-        return np.array(
-            [
-                1 + xxhash.xxh64_intdigest(value) % self.num_buckets
-                for value in values.cast(pl.Binary).to_list()
-            ],
-            np.int32,
-        )
+        return np.array([1 + number % self.num_buckets for number in _hashes(values)], np.int32)
+
+
+def _hashes(values: pl.Series) -> list[int]:
+    """XXH64 of each value's UTF-8 bytes."""
+    return [xxhash.xxh64_intdigest(value) for value in values.cast(pl.Binary).to_list()]

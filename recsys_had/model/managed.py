@@ -126,7 +126,7 @@ class ManagedRows(nn.Module):
         is_due = (counts >= self.admit_after) & (seen == step)
         # The last seen stay; of those seen together, the smaller ids. Those that are due come last,
         # for they are about to leave.
-        order = torch.where(is_due, -1, seen).argsort(descending=True, stable=True)
+        order = torch.where(is_due, seen.min() - 1, seen).argsort(descending=True, stable=True)
         kept = order[: self.num_rows]
         for buffer, values in (
             (self.waiting, ids),

@@ -102,6 +102,18 @@ def test_what_was_seen_in_another_training_is_older_than_its_first_update() -> N
     assert rows.admit(torch.tensor([7]), step=2).tolist() == [2]
 
 
+def test_values_that_are_due_take_no_place_of_those_that_wait_from_before() -> None:
+    """Those of another training were seen before update 1, and wait all the same."""
+    rows = ManagedRows(2, admit_after=2)
+    rows.admit(torch.tensor([7, 8]), step=5)
+    rows.admit(torch.tensor([3, 3]), step=9)
+    rows.count_anew()
+    assert rows.waiting[rows.waiting > 0].tolist() == [7, 8]
+    rows.waiting_seen.sub_(4)
+    rows.admit(torch.tensor([4, 4]), step=1)
+    assert sorted(rows.waiting[rows.waiting > 0].tolist()) == [7, 8]
+
+
 def test_missing_values_and_no_values_have_row_0() -> None:
     rows = ManagedRows(3)
     assert rows.admit(torch.zeros(4, dtype=torch.int64), step=1).tolist() == []

@@ -12,6 +12,7 @@ from recsys_had.config import Experiment
 from recsys_had.data.folder import DataFolder
 from tests.training.compiler import needs_compiler
 from tests.training.launch import launch
+from tests.training.small_model import MODEL
 
 # 449 rows: at 64 a step the last one holds a single row, so rank 1 has none. So does the last
 # step of validation.
@@ -26,15 +27,11 @@ def settings(
         {
             "dataset": "small",
             "model": {
-                "embedding_dim": 6,
+                **MODEL,
                 "numeric": numeric,
-                # One of its own fields comes before the order of the card.
-                "tables": {"some": {"fields": ("price", "tags", "A"), "dim": 3}},
                 "nodes": {
-                    "linear": {"layer": "linear"},
-                    "fm": {"layer": "fm"},
-                    "gated": {"layer": "lhuc", "inputs": ("fields", "some")},
-                    "deep": {"layer": "mlp", "hidden_units": (8,), "batch_norm": batch_norm},
+                    **MODEL["nodes"],
+                    "deep": {**MODEL["nodes"]["deep"], "batch_norm": batch_norm},
                 },
             },
             "train": {
