@@ -122,7 +122,7 @@ class ManagedRows(nn.Module):
         counts.index_add_(0, where, torch.cat([self.waiting_counts[held], counts_U]))
         seen = torch.zeros_like(ids)
         times = torch.cat([self.waiting_seen[held], torch.full_like(ids_U, step)])
-        seen.scatter_reduce_(0, where, times, "amax")
+        seen.scatter_reduce_(0, where, times, "amax", include_self=False)
         is_due = (counts >= self.admit_after) & (seen == step)
         # The last seen stay; of those seen together, the smaller ids. Those that are due come last,
         # for they are about to leave.
