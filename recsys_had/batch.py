@@ -48,6 +48,12 @@ class Batch:
             None if self.weight is None else self.weight.to(device),
         )
 
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Keeps the memory, which another stream filled, for what this one will do with it."""
+        tensors = [self.dense, self.label, self.row_id, *self.vectors.values(), self.sparse]
+        for tensor in tensors if self.weight is None else [*tensors, self.weight]:
+            tensor.record_stream(stream)
+
 
 @dataclass(frozen=True)
 class Layout:

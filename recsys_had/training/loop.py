@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,16 @@ from recsys_had.training.checkpoint import Checkpoints
 from recsys_had.training.distributed import from_rank_zero
 from recsys_had.training.evaluation import Metrics, Scored, measured, score
 from recsys_had.training.interrupt import Interruption, stop
+from recsys_had.training.lookahead import Lookahead
 from recsys_had.training.losses import require_students, row_losses
 from recsys_had.training.optimizers import Optimizers
 from recsys_had.training.pieces import gather_state
-from recsys_had.training.preflight import require_both_classes, set_pace, warn_of_warmup
+from recsys_had.training.preflight import (
+    refuse_pipeline_of_managed,
+    require_both_classes,
+    set_pace,
+    warn_of_warmup,
+)
 from recsys_had.training.pretrained import write_pretrained
 from recsys_had.training.progress import Progress
 from recsys_had.training.sharder import half_codecs, table_type
@@ -96,6 +102,8 @@ class Trainer:
         self._on_metrics = on_metrics
         self._show_progress = show_progress
         require_both_classes(data)
+        if self._config.pipeline:
+            refuse_pipeline_of_managed(data.card)
         self._reader = self._read("train", seed=self._config.seed)
         self.model = CTRModel(
             fields=field_specs(data.card, data.num_embeddings),
@@ -128,6 +136,9 @@ class Trainer:
             lambda module, arguments, found: self._seen.append(found) if module.training else None
         )
         self._arrivals = Arrivals(self.model, self.sharded, self.optimizers)
+        self._lookahead: Lookahead | None = None
+        if self._config.pipeline:
+            self._lookahead = Lookahead(self.sharded, device)
         self._checkpoints = Checkpoints(
             work,
             model=self.sharded,
@@ -191,8 +202,10 @@ class Trainer:
                 metrics[split], scored[split] = self.evaluate(split)
         return TrainResult(progress, metrics, state, scored)
 
-    def step(self, *steps: Step) -> Tensor:
+    def step(self, *steps: Step, coming: Sequence[Step] = ()) -> Tensor:
         """One update, of the gradients of one step or of several; the sum of this rank's losses.
+
+        Where the experiment asks for it, the ids of the steps ``coming`` next are sent ahead.
 
         The gradient is that of the mean loss over the rows of all ranks: each rank's sum is
         divided by the global number of rows, and the mean over ranks that TorchRec and DDP
@@ -204,20 +217,30 @@ class Trainer:
         epochs_done = progress.epoch + progress.row / self._reader.num_rows
         self.optimizers.prepare(progress.step, done=epochs_done / self._config.epochs)
         divisor = sum(step.total for step in steps)
-        batches = [step.batch.to(self._device) for step in steps]
+        batches = self._on_device([step.batch for step in steps])
         self._arrivals.admit([batch.sparse for batch in batches], step=progress.step + 1)
         if self._codecs is not None:
             self._codecs.set_scale(divisor, world_size=dist.get_world_size())
         self._seen.clear()
-        sums = []
+        if self._lookahead is not None:
+            self._lookahead.begin([step.batch for step in coming])
+        sums: list[Tensor] = []
         for step, batch in zip(steps, batches, strict=True):
             losses = self._row_losses(batch, step)
             loss_sum = (losses if batch.weight is None else losses * batch.weight).sum()
             loss = loss_sum * (dist.get_world_size() / divisor if divisor else 0.0)
+            if self._lookahead is not None and step is steps[-1]:
+                # Not before: what was sent is looked up next.
+                self._lookahead.send()
             torch.autograd.backward(loss)
             sums.append(loss_sum.detach())
         self.optimizers.apply([self.model.embeddings.rows_of(batch.sparse) for batch in batches])
         return sums[0] if len(sums) == 1 else torch.stack(sums).sum()
+
+    def _on_device(self, batches: Sequence[Batch]) -> list[Batch]:
+        if self._lookahead is not None:
+            return self._lookahead.take(batches)
+        return [batch.to(self._device) for batch in batches]
 
     def _row_losses(self, batch: Batch, step: Step) -> Tensor:
         def mean(losses: Tensor) -> Tensor:
@@ -263,8 +286,11 @@ class Trainer:
             unit_scale=True,
             disable=not self._show_progress,
         ) as bar:
-            for steps in _in_groups(self._reader.steps(start), self._config.accumulate_steps):
-                loss_sum, requested = self._agree(self.step(*steps), interruption.requested)
+            groups = _in_groups(self._reader.steps(start), self._config.accumulate_steps)
+            for steps, coming in _with_next(groups):
+                loss_sum, requested = self._agree(
+                    self.step(*steps, coming=coming), interruption.requested
+                )
                 total = sum(step.total for step in steps)
                 mean = loss_sum / total if total else 0.0
                 if not math.isfinite(mean):
@@ -391,3 +417,8 @@ def _in_groups(steps: Iterator[Step], size: int) -> Iterator[tuple[Step, ...]]:
     """Steps by so many; the last group may be smaller."""
     while group := tuple(islice(steps, size)):
         yield group
+
+
+def _with_next(groups: Iterator[tuple[Step, ...]]) -> Iterator[tuple[tuple[Step, ...], ...]]:
+    """Each group with the one after it, which is empty after the last."""
+    yield from pairwise(chain(groups, [()]))

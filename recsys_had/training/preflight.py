@@ -10,6 +10,7 @@ from recsys_had.data.folder import DataFolder
 from recsys_had.errors import ConfigError, DataError
 from recsys_had.interactions._batch_norm import DistributedBatchNorm
 from recsys_had.model.graph import InteractionGraph
+from recsys_had.schema import DatasetCard
 
 log = logging.getLogger("recsys_had")
 
@@ -37,6 +38,20 @@ def require_both_classes(data: DataFolder) -> None:
             f"{data.path}/train: {told} is {clicks:.0f}, so there is nothing to learn. "
             "A training split needs both classes."
         )
+
+
+def refuse_pipeline_of_managed(card: DatasetCard) -> None:
+    """Refuses to look ids up ahead whose rows an update in between may give to others.
+
+    Raises:
+        ConfigError: the card has a managed field.
+    """
+    for field in card.fields:
+        if field.managed is not None:
+            raise ConfigError(
+                f"train.pipeline: the rows of managed field '{field.name}' are only known when the "
+                "update before is over. Leave the key out."
+            )
 
 
 def set_pace(graph: InteractionGraph, config: TrainConfig, device: torch.device) -> None:

@@ -231,6 +231,7 @@ _MAY_CHANGE = (
     "batch_size",
     "accumulate_steps",
     "communication",
+    "pipeline",
     "sharding",
     "checkpoint_every_steps",
     "keep_checkpoints",

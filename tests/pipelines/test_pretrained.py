@@ -202,10 +202,10 @@ def test_a_resumed_training_does_not_take_the_rows_again(
     step = Trainer.step
     with monkeypatch.context() as patch:
 
-        def interrupted(self: Trainer, *steps: Any) -> Tensor:
+        def interrupted(self: Trainer, *steps: Any, coming: Any) -> Tensor:
             if self.progress.step == 7:
                 os.kill(os.getpid(), signal.SIGINT)
-            return step(self, *steps)
+            return step(self, *steps, coming=coming)
 
         patch.setattr(Trainer, "step", interrupted)
         assert cli(*words, tmp_path / "run").code == 130

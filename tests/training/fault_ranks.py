@@ -83,11 +83,11 @@ def inject(fault: str, rank: int, at: int) -> None:
     """Makes the fault come before that step; of a launcher's several attempts, in the first."""
     step = Trainer.step
 
-    def failing(self: Trainer, *steps: Any) -> Tensor:
+    def failing(self: Trainer, *steps: Any, coming: Any) -> Tensor:
         first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
         if first and self.progress.step == at and int(os.environ["RANK"]) == rank:
             FAULTS[fault](self)
-        return step(self, *steps)
+        return step(self, *steps, coming=coming)
 
     Trainer.step = failing  # type: ignore[method-assign]
 

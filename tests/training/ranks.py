@@ -5,6 +5,7 @@ Started as a program of its own, once a rank: ``python ranks.py EXPERIMENT.json 
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ def watch_first_step(trainer: Trainer) -> dict[str, bool]:
     before = gather_state(trainer.sharded, trainer.model)
     step = trainer.step
 
-    def watched(*steps: Step) -> Tensor:
-        loss = step(*steps)
+    def watched(*steps: Step, coming: Sequence[Step]) -> Tensor:
+        loss = step(*steps, coming=coming)
         trainer.step = step  # type: ignore[method-assign]
         after = gather_state(trainer.sharded, trainer.model)
         if before is not None and after is not None:

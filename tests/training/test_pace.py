@@ -103,11 +103,11 @@ def test_a_fast_training_resumes_bit_for_bit(
     stopped = trained("stopped", **FAST)
     step = stopped.step
 
-    def failing(rows: Any) -> torch.Tensor:
+    def failing(rows: Any, coming: Any) -> torch.Tensor:
         if stopped.progress.step == 5:
             stopped._save(wait=True)
             raise KeyboardInterrupt
-        return step(rows)
+        return step(rows, coming=coming)
 
     monkeypatch.setattr(stopped, "step", failing)
     with pytest.raises(KeyboardInterrupt):
