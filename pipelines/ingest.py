@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from recsys_had.pipelines._command import Result, is_first_rank, recsys_had_command
@@ -22,23 +22,49 @@ if TYPE_CHECKING:
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Data folder.")
 @click.option("--overwrite", is_flag=True, help="Replace the data folder OUT holds.")
-def command(dataset: str, raw: tuple[str, ...], out: Path, overwrite: bool) -> Result:
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes.  [default: one a core, or what the Ray cluster has]",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Processes of this machine, or tasks of a Ray cluster.",
+)
+def command(
+    dataset: str,
+    raw: tuple[str, ...],
+    out: Path,
+    overwrite: bool,
+    workers: int | None,
+    engine: Literal["local", "ray"],
+) -> Result:
     """Encode the raw rows of DATASET (a bundled name or the path of a dataset.yaml).
 
     Without SPLIT= the card's split rule decides which rows train. An interrupted run goes on
-    when the same command is given again.
+    when the same command is given again. What comes out is the same whatever the engine and the
+    number of workers.
     """
-    content = ingest(dataset, raw=raw, out=out, overwrite=overwrite)
+    content = ingest(dataset, raw=raw, out=out, overwrite=overwrite, workers=workers, engine=engine)
     return Result(content, _as_text(content, out))
 
 
 def ingest(
-    name: str, *, raw: tuple[str, ...], out: Path, overwrite: bool = False
+    name: str,
+    *,
+    raw: tuple[str, ...],
+    out: Path,
+    overwrite: bool = False,
+    workers: int | None = None,
+    engine: Literal["local", "ray"] = "local",
 ) -> dict[str, Any]:
     """Encodes raw rows into a data folder; returns what ``--json`` prints."""
     from tqdm import tqdm
 
-    from recsys_had.data.ingest import ingest as ingest_files
+    from recsys_had.ingestion.ingest import ingest as ingest_files
     from recsys_had.schema import load_card
 
     card = load_card(name)
@@ -55,6 +81,8 @@ def ingest(
             out,
             name=name,
             overwrite=overwrite,
+            engine=engine,
+            num_workers=workers,
             on_rows=lambda rows: _advance(bar, rows),
         )
 

@@ -19,14 +19,20 @@ from recsys_had.data.lookups import SideTable
 from recsys_had.data.normalise import normalise
 from recsys_had.data.prepare import prepare
 from recsys_had.data.problems import Place
-from recsys_had.data.statistics import Scale, Statistics
+from recsys_had.data.statistics import Scale, Statistics, rows_per_value
 from recsys_had.data.values import required_columns
-from recsys_had.data.vocabulary import HashedIds, ManagedHashes, Vocabulary, texts_of
+from recsys_had.data.vocabulary import (
+    HashedIds,
+    ManagedHashes,
+    Vocabulary,
+    VocabularyFile,
+    texts_of,
+)
 from recsys_had.errors import CheckpointError, DataError, RecsysHadError
 from recsys_had.schema import DatasetCard
 from recsys_had.suggest import nearest
 
-Ids = Vocabulary | HashedIds | ManagedHashes
+Ids = Vocabulary | VocabularyFile | HashedIds | ManagedHashes
 
 
 class Encoder:
@@ -71,17 +77,6 @@ class Encoder:
         self._lookups = dict(lookups)
 
     @classmethod
-    def fit(
-        cls,
-        card: DatasetCard,
-        statistics: Statistics,
-        lookups: Mapping[str, SideTable] | None = None,
-    ) -> "Encoder":
-        """Makes an encoder of what the training rows have shown."""
-        ids = {field.name: _ids_of(field, statistics) for field in card.fields}
-        return cls(card, ids=ids, scales=statistics.scales, lookups=lookups or {})
-
-    @classmethod
     def fit_frame(
         cls,
         card: DatasetCard,
@@ -92,9 +87,15 @@ class Encoder:
         values = prepare(
             normalise(frame, card), card, lookups or {}, place=lambda row: f"row {row}"
         )
+        rows = np.ones(len(frame), np.bool_)
         statistics = Statistics(card)
-        statistics.add(values, np.ones(len(frame), np.bool_))
-        return cls.fit(card, statistics, lookups)
+        statistics.add(values, rows)
+        ids = {
+            field.name: ids_without_vocabulary(field)
+            or _vocabulary(field, values.column(field.name), rows)
+            for field in card.fields
+        }
+        return cls(card, ids=ids, scales=statistics.scales, lookups=lookups or {})
 
     @property
     def required_columns(self) -> tuple[str, ...]:
@@ -129,8 +130,14 @@ class Encoder:
         """
         return pl.DataFrame(pl.from_arrow(self.encode_values(self._values(frame, place))))
 
-    def encode_values(self, values: pa.RecordBatch) -> pa.Table:
+    def encode_values(
+        self, values: pa.RecordBatch, *, known: Mapping[str, NDArray[np.int32]] | None = None
+    ) -> pa.Table:
         """The same, of values that :func:`recsys_had.data.prepare.prepare` has read.
+
+        Args:
+            values: fields as dictionary arrays.
+            known: for some fields the id of each distinct value, so that none is looked up.
 
         Returns:
             Also ``weight`` (float32) if the values have it.
@@ -141,8 +148,12 @@ class Encoder:
         if "weight" in values.schema.names:
             columns["weight"] = values.column("weight")
         for field in self.card.fields:
+            held = values.column(field.name)
+            distinct = (known or {}).get(field.name)
+            if distinct is None:
+                distinct = self._looked_up(field.name, held)
             encode = _encode_lists if field.is_multi else _encode_single
-            columns[field.name] = encode(values.column(field.name), self._ids[field.name])
+            columns[field.name] = encode(held, distinct)
         for name in self.card.dense:
             columns[name] = pa.array(self._transform(name, values.column(name)))
         for name in self.card.vectors:
@@ -232,6 +243,10 @@ class Encoder:
         content = {"digest": self.digest, **self._content()}
         (folder / "dense.json").write_text(json.dumps(content, indent=2) + "\n")
 
+    def without_lookups(self) -> "Encoder":
+        """The same for values that are joined already; its digest is another."""
+        return Encoder(self.card, ids=self._ids, scales=self._scales, lookups={})
+
     @classmethod
     def load(cls, folder: Path) -> "Encoder":
         """Reads what :meth:`save` wrote.
@@ -249,7 +264,7 @@ class Encoder:
                 f"{folder}: is not an encoder: card.json or dense.json cannot be read: {cause}."
             ) from cause
         ids: dict[str, Ids] = {
-            field.name: _ids_without_vocabulary(field)
+            field.name: ids_without_vocabulary(field)
             or Vocabulary.load(folder / "vocab" / f"{field.name}.parquet")
             for field in card.fields
         }
@@ -273,11 +288,18 @@ class Encoder:
             )
         return encoder
 
+    def _looked_up(self, field: str, values: Any) -> NDArray[np.signedinteger[Any]]:
+        """The id of each distinct value of a column."""
+        ids = self._ids[field]
+        assert not isinstance(ids, VocabularyFile), f"{field}: its vocabulary was not read"
+        column = values.values if isinstance(values, pa.LargeListArray) else values
+        return ids.ids(texts_of(column.dictionary))
+
     def _content(self) -> dict[str, Any]:
         """What decides an encoding, the large parts by their digest."""
         parts = {"card.json": self.card.digest}
         for name, ids in self._ids.items():
-            if isinstance(ids, Vocabulary):
+            if isinstance(ids, Vocabulary | VocabularyFile):
                 parts[f"vocab/{name}.parquet"] = ids.digest
         for name, table in self._lookups.items():
             parts[f"lookups/{name}.parquet"] = table.digest
@@ -310,30 +332,33 @@ class Encoder:
         return np.nan_to_num(numbers, nan=0.0).astype(np.float32)
 
 
-def _ids_of(field: Field, statistics: Statistics) -> Ids:
-    return _ids_without_vocabulary(field) or Vocabulary.from_counts(
-        statistics.counts(field.name), min_count=field.min_count
+def _vocabulary(field: Field, values: Any, rows: NDArray[np.bool_]) -> Vocabulary:
+    """The vocabulary of one column's values."""
+    distinct = values.values if isinstance(values, pa.LargeListArray) else values
+    counts = pl.DataFrame(
+        {"value": texts_of(distinct.dictionary), "count": rows_per_value(values, rows)}
     )
+    return Vocabulary.from_counts(counts, min_count=field.min_count)
 
 
-def _ids_without_vocabulary(field: Field) -> HashedIds | ManagedHashes | None:
+def ids_without_vocabulary(field: Field) -> HashedIds | ManagedHashes | None:
+    """What gives a field's values their ids, where that is no vocabulary."""
     if field.managed is not None:
         return ManagedHashes(field.managed.rows)
     return None if field.hash_buckets is None else HashedIds(field.hash_buckets)
 
 
-def _encode_single(values: Any, ids: Ids) -> pa.Array:
-    distinct = ids.ids(texts_of(values.dictionary))
+def _encode_single(values: Any, distinct: NDArray[np.signedinteger[Any]]) -> pa.Array:
     codes = values.indices.fill_null(len(distinct)).to_numpy()
     return pa.array(np.append(distinct, distinct.dtype.type(0))[codes])
 
 
-def _encode_lists(values: Any, ids: Ids) -> pa.Array:
+def _encode_lists(values: Any, distinct: NDArray[np.signedinteger[Any]]) -> pa.Array:
     lengths = np.diff(values.offsets.to_numpy())
     offsets = np.concatenate([[0], np.cumsum(np.maximum(lengths, 1))]).astype(np.int32)
     is_value = np.ones(offsets[-1], np.bool_)
     is_value[offsets[:-1][lengths == 0]] = False
-    found = _encode_single(values.flatten(), ids).to_numpy()
+    found = _encode_single(values.flatten(), distinct).to_numpy()
     encoded = np.zeros(offsets[-1], found.dtype)
     encoded[is_value] = found
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(encoded))

@@ -93,7 +93,7 @@ class ByteStream:
                 raise DataError(
                     f"{self._path}: cannot be decompressed to its end; the file is cut off or "
                     f"damaged ({cause}). Fetch it again."
-                    if self._path.suffix in {".gz", ".zst"}
+                    if not is_plain(self._path)
                     else f"{self._path}: cannot be read: {cause}."
                 ) from cause
             if not piece:
@@ -117,3 +117,25 @@ def open_bytes(path: Path) -> Iterator[ByteStream]:
         raise DataError(f"{path}: cannot be read: {cause}.") from cause
     with stream:
         yield ByteStream(path, stream)
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a file's bytes stand in it as they are."""
+    return path.suffix not in {".gz", ".zst"}
+
+
+def read_range(path: Path, offset: int, size_bytes: int) -> bytes:
+    """Bytes of a plain file.
+
+    Raises:
+        DataError: it cannot be read, or has become shorter.
+    """
+    try:
+        with path.open("rb") as stream:
+            stream.seek(offset)
+            found = stream.read(size_bytes)
+    except OSError as cause:
+        raise DataError(f"{path}: cannot be read: {cause.strerror}.") from cause
+    if len(found) < size_bytes:
+        raise DataError(f"{path}: became shorter while it was read. Run the command again.")
+    return found

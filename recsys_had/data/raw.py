@@ -1,7 +1,7 @@
 """RawSource: raw files as blocks of rows, each row with its number and its place in a file."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +13,27 @@ from recsys_had.columns import source_columns
 from recsys_had.data.files import expand
 from recsys_had.data.problems import Problems
 from recsys_had.data.rawfile import check_header, open_raw
-from recsys_had.data.table import TableFile
-from recsys_had.data.text import TextFile
+from recsys_had.data.table import TableFile, TableRows
+from recsys_had.data.text import TextFile, TextRows
 from recsys_had.data.values import required_columns
 from recsys_had.errors import DataError
 from recsys_had.schema import DatasetCard
 
 BLOCK_BYTES = 64 << 20
 _log = logging.getLogger("recsys_had")
+
+
+@dataclass(frozen=True)
+class _NoRows:
+    """In place of a file's rows, where there are none."""
+
+    columns: tuple[str, ...]
+
+    def read(self) -> pl.DataFrame:
+        return pl.DataFrame(schema=dict.fromkeys(self.columns, pl.String))
+
+    def place(self, row: int) -> str:
+        raise IndexError(row)
 
 
 @dataclass(frozen=True)
@@ -32,16 +45,14 @@ class RawBlock:
         input_index: which of the source's inputs the file came from.
         first_row_id: number of its first row over all inputs.
         num_rows: rows it holds.
-        read: parses the rows: columns of text, nulls where a value is missing.
-        place: names a row of the block as a user finds it, ``clicks.tsv:12``.
+        rows: what they are read from.
     """
 
     path: Path
     input_index: int
     first_row_id: int
     num_rows: int
-    read: Callable[[], pl.DataFrame]
-    place: Callable[[int], str]
+    rows: TextRows | TableRows | _NoRows
 
     @cached_property
     def frame(self) -> pl.DataFrame:
@@ -51,6 +62,18 @@ class RawBlock:
             DataError: one line per row that is not as the file's format asks.
         """
         return self.read()
+
+    def read(self) -> pl.DataFrame:
+        """Parses the rows: columns of text, nulls where a value is missing.
+
+        Raises:
+            DataError: one line per row that is not as the file's format asks.
+        """
+        return self.rows.read()
+
+    def place(self, row: int) -> str:
+        """Names a row of the block as a user finds it, ``clicks.tsv:12``."""
+        return self.rows.place(row)
 
 
 class RawSource:
@@ -130,15 +153,14 @@ class RawSource:
         row_id = 0
         for index, file in self._files:
             for num_rows, rows in file.blocks(self._wanted, block_bytes=block_bytes):
-                yield RawBlock(file.path, index, row_id, num_rows, rows.read, rows.place)
+                yield RawBlock(file.path, index, row_id, num_rows, rows)
                 row_id += num_rows
                 del rows
 
     def empty_block(self) -> RawBlock:
         """A block of no rows, where one is needed nevertheless."""
         index, file = self._files[0]
-        frame = pl.DataFrame(schema=dict.fromkeys(self._wanted, pl.String))
-        return RawBlock(file.path, index, 0, 0, lambda: frame, str)
+        return RawBlock(file.path, index, 0, 0, _NoRows(self._wanted))
 
     def _open(self, path: Path, card: DatasetCard) -> TextFile | TableFile:
         file = open_raw(path, card.format, card.columns, optional=self._optional)

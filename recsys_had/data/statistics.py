@@ -1,4 +1,4 @@
-"""Statistics: what training rows say of each column, the same in any order and any blocks."""
+"""Statistics: what training rows say of each column, the same in any order and any shards."""
 
 import math
 from dataclasses import dataclass
@@ -6,30 +6,26 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_had.columns import FloatColumn, IntegerColumn
 from recsys_had.schema import DatasetCard
 
-# Counts wait until there are as many as those merged, so that merging costs little in all.
-_PENDING_ROWS = 1 << 20
 _HALF_BITS = 26
 # np.frexp of a float64 gives exponents from -1073 to 1024.
 _EXPONENT_OFFSET = 1100
 
 
 class Statistics:
-    """Counts of values and moments of numbers over training rows, block by block.
+    """Moments of numbers over training rows; those of several shards add up in any order.
 
     Args:
-        card: which columns are counted and which are standardised.
+        card: which columns are standardised.
     """
 
     def __init__(self, card: DatasetCard) -> None:
         self.num_rows = 0
-        self._counts = {field.name: ValueCounts() for field in card.fields if field.has_vocabulary}
         self._moments = {
             name: Moments()
             for name, column in card.all_columns.items()
@@ -37,17 +33,17 @@ class Statistics:
         }
 
     def add(self, values: pa.RecordBatch, rows: NDArray[np.bool_]) -> None:
-        """Adds those rows of a block where ``rows`` holds."""
+        """Adds those rows of a shard where ``rows`` holds."""
         self.num_rows += int(rows.sum())
-        for name, counts in self._counts.items():
-            counts.add(values.column(name), rows)
         for name, moments in self._moments.items():
             number = values.column(name).to_numpy(zero_copy_only=False)[rows]
             moments.add(number[~np.isnan(number)])
 
-    def counts(self, field: str) -> pl.DataFrame:
-        """Distinct values of a field and the number of rows that hold each."""
-        return self._counts[field].merged()
+    def merge(self, other: "Statistics") -> None:
+        """Adds those of other rows."""
+        self.num_rows += other.num_rows
+        for name, moments in self._moments.items():
+            moments.merge(other._moments[name])
 
     @property
     def scales(self) -> dict[str, "Scale"]:
@@ -55,38 +51,29 @@ class Statistics:
         return {name: moments.scale() for name, moments in self._moments.items()}
 
 
-class ValueCounts:
-    """How many rows hold each value of a field."""
+def rows_per_value(values: Any, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How many of the rows hold each distinct value of a field.
 
-    def __init__(self) -> None:
-        self._merged = pl.DataFrame(schema={"value": pl.String, "count": pl.Int64})
-        self._pending: list[pl.DataFrame] = []
+    Args:
+        values: a dictionary array, or a list of one (a value repeated in a row counts once).
+        rows: which rows count.
 
-    def add(self, values: Any, rows: NDArray[np.bool_]) -> None:
-        """Adds a dictionary array, or a list of one (a value repeated in a row counts once)."""
-        if isinstance(values, pa.LargeListArray):
-            codes, distinct = _codes_per_row(values, rows)
-        else:
-            codes = values.indices.filter(pa.array(rows)).drop_null().to_numpy()
-            distinct = values.dictionary
-        counts = np.bincount(codes, minlength=len(distinct))
-        frame = pl.DataFrame({"value": pl.from_arrow(distinct), "count": counts})
-        self._pending.append(
-            frame.filter(pl.col("count") > 0).cast({"value": pl.String, "count": pl.Int64})
-        )
-        if sum(map(len, self._pending)) > max(_PENDING_ROWS, len(self._merged)):
-            self.merged()
+    >>> values = pa.array(["b", "a", None, "b"]).dictionary_encode()
+    >>> rows_per_value(values, np.array([True, True, True, False])).tolist()
+    [1, 1]
+    """
+    if isinstance(values, pa.LargeListArray):
+        codes, distinct = _codes_per_row(values, rows)
+        return np.bincount(codes, minlength=len(distinct))
+    size = len(values.dictionary)
+    codes = _codes(values)[rows]
+    return np.bincount(codes, minlength=size + 1)[:size]
 
-    def merged(self) -> pl.DataFrame:
-        """The counts so far: ``value`` and ``count``, in no order."""
-        if self._pending:
-            self._merged = (
-                pl.concat([self._merged, *self._pending])
-                .group_by("value")
-                .agg(pl.col("count").sum())
-            )
-            self._pending = []
-        return self._merged
+
+def _codes(values: pa.DictionaryArray) -> NDArray[np.integer]:
+    """Which value each row holds, as many as there are where it is missing."""
+    codes: NDArray[np.integer] = values.indices.fill_null(len(values.dictionary)).to_numpy()
+    return codes
 
 
 def _codes_per_row(
@@ -141,6 +128,12 @@ class Moments:
         low = numbers - high
         for product in (high * high, 2 * high * low, low * low):
             self._squares += exact_sum(product)
+
+    def merge(self, other: "Moments") -> None:
+        """Adds the sums of other numbers."""
+        self._count += other._count
+        self._sum += other._sum
+        self._squares += other._squares
 
     def scale(self) -> Scale:
         """Mean and population deviation; 0 and 0 where nothing was added."""

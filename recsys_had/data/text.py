@@ -1,14 +1,14 @@
 """TextFile: a TSV or CSV file as blocks of records, cut at bytes that depend on the file alone."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import polars as pl
 
-from recsys_had.data.files import MAX_RECORD_BYTES, ByteStream, open_bytes
+from recsys_had.data.files import MAX_RECORD_BYTES, ByteStream, is_plain, open_bytes, read_range
 from recsys_had.data.lines import Dialect, Records, plain_line_ends
 from recsys_had.data.normalise import blank_missing
 from recsys_had.data.problems import Problems
@@ -75,12 +75,17 @@ class TextFile:
             DataError: the file cannot be read to its end.
         """
         line = 1
+        plain = is_plain(self.path)
         with open_bytes(self.path) as stream:
-            pending = stream.read(len(_BYTE_ORDER_MARK)).removeprefix(_BYTE_ORDER_MARK)
+            pending = stream.read(len(_BYTE_ORDER_MARK))
+            offset = len(pending)
+            pending = pending.removeprefix(_BYTE_ORDER_MARK)
+            offset -= len(pending)
             if self.format.header:
                 pending = self._read_record(stream, pending, line)
                 header = Records(pending, self.dialect).first_bytes or len(pending)
                 line += pending.count(b"\n", 0, header)
+                offset += header
                 pending = pending[header:]
             while True:
                 pending += stream.read(max(0, block_bytes - len(pending)))
@@ -92,7 +97,9 @@ class TextFile:
                         cut = Records(pending, self.dialect).first_bytes or len(pending)
                 if cut == 0:
                     return
-                rows = TextRows(self, pending[:cut], line, wanted)
+                at = offset if plain else None
+                rows = TextRows(self, pending[:cut], line, wanted, at)
+                offset += cut
                 pending = pending[cut:]
                 line += rows.num_lines
                 yield len(rows.records), rows
@@ -174,12 +181,19 @@ class TextRows:
         data: the bytes, as they stand in it.
         first_line: line of the first of them.
         wanted: columns to read.
+        offset: where in a plain file they begin; None where they had to be decompressed.
     """
 
     file: TextFile
     data: bytes
     first_line: int
     wanted: tuple[str, ...]
+    offset: int | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., "TextRows"], tuple[object, ...]]:
+        """Another process reads a plain file's bytes itself; no others are sent."""
+        data: bytes | int = self.data if self.offset is None else len(self.data)
+        return _taken_up, (self.file, data, self.first_line, self.wanted, self.offset)
 
     @cached_property
     def records(self) -> Records:
@@ -251,6 +265,15 @@ class TextRows:
         problems = Problems()
         problems.add_rows(records.mask(wrong), self.place, describe)
         problems.raise_any()
+
+
+def _taken_up(
+    file: TextFile, data: bytes | int, first_line: int, wanted: tuple[str, ...], offset: int | None
+) -> TextRows:
+    if isinstance(data, int):
+        assert offset is not None, "bytes that are not sent stand in a plain file"
+        data = read_range(file.path, offset, data)
+    return TextRows(file, data, first_line, wanted, offset)
 
 
 def _unused_character(data: bytes) -> str:

@@ -5,6 +5,9 @@ same rows give the same ids in any order. Id 0 is a missing or an unseen value.
 """
 
 import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,8 @@ import xxhash
 from numpy.typing import NDArray
 
 from recsys_had.errors import CheckpointError
+
+_ROW_GROUP_ROWS = 1 << 20
 
 
 class SortedTexts:
@@ -45,18 +50,36 @@ def digest_of(frame: pl.DataFrame) -> str:
     >>> digest_of(one) == digest_of(other)
     False
     """
+    return digest_of_pieces(lambda: [frame])
+
+
+def digest_of_pieces(pieces: Callable[[], Iterable[pl.DataFrame]]) -> str:
+    """The same of a frame too large to be held: of its pieces, gone through column by column.
+
+    >>> frame = pl.DataFrame({"a": ["xy", ""], "b": [1, 2]})
+    >>> digest_of_pieces(lambda: frame.iter_slices(1)) == digest_of(frame)
+    True
+    """
     content = hashlib.sha256()
-    for column in frame.get_columns():
-        content.update(column.name.encode())
-        if isinstance(column.dtype, pl.List):
-            content.update(_bytes_of(column.list.len()))
-            column = column.explode()
-        if column.dtype == pl.String:
-            content.update(_bytes_of(column.str.len_bytes()))
-            content.update("".join(column.str.join().to_list()).encode())
+    for name, dtype in next(iter(pieces())).schema.items():
+        content.update(name.encode())
+        if isinstance(dtype, pl.List):
+            for piece in pieces():
+                content.update(_bytes_of(piece[name].list.len()))
+        inner = dtype.inner if isinstance(dtype, pl.List) else dtype
+        if inner == pl.String:
+            for piece in pieces():
+                content.update(_bytes_of(_flat(piece[name]).str.len_bytes()))
+            for piece in pieces():
+                content.update("".join(_flat(piece[name]).str.join().to_list()).encode())
         else:
-            content.update(_bytes_of(column))
+            for piece in pieces():
+                content.update(_bytes_of(_flat(piece[name])))
     return content.hexdigest()
+
+
+def _flat(column: pl.Series) -> pl.Series:
+    return column.explode() if isinstance(column.dtype, pl.List) else column
 
 
 def _bytes_of(numbers: pl.Series) -> bytes:
@@ -122,7 +145,9 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """Writes a Parquet file of value, count and id."""
-        pq.write_table(self.frame.to_arrow(), path, compression="zstd")
+        writer = VocabularyWriter(path)
+        writer.add(self.frame)
+        writer.close()
 
     @classmethod
     def load(cls, path: Path) -> "Vocabulary":
@@ -140,6 +165,88 @@ class Vocabulary:
         if not np.array_equal(ids.to_numpy(), np.arange(1, len(ids) + 1)):
             raise CheckpointError(f"{path}: its ids must count from 1. It was changed; restore it.")
         return cls(values, counts)
+
+
+@dataclass(frozen=True)
+class VocabularyFile:
+    """A vocabulary that lies in a file and is not read.
+
+    Args:
+        path: the file.
+        num_embeddings: number of ids, id 0 included.
+        digest: SHA-256 of values and counts.
+    """
+
+    path: Path
+    num_embeddings: int
+    digest: str
+
+
+class VocabularyWriter:
+    """Writes the file of a vocabulary piece by piece; however it is cut, the bytes are the same.
+
+    Args:
+        path: the file; it is there when the writer was closed.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "C1.parquet"
+    >>> writer = VocabularyWriter(path)
+    >>> pieces = pl.DataFrame({"value": ["a", "b"], "count": [5, 2]}).iter_slices(1)
+    >>> [writer.add(piece).tolist() for piece in pieces], writer.close().num_embeddings
+    ([[1], [2]], 3)
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        self._num_values = 0
+        self._pending: list[pl.DataFrame] = []
+        self._file: pq.ParquetWriter | None = None
+
+    def add(self, values: pl.DataFrame) -> NDArray[np.int32]:
+        """Adds ``value`` and ``count`` of the next values; their ids."""
+        first = self._num_values + 1
+        self._num_values += len(values)
+        ids = np.arange(first, first + len(values), dtype=np.int32)
+        frame = pl.DataFrame(
+            [values["value"], values["count"].cast(pl.Int64), pl.Series("id", ids)]
+        )
+        self._pending.append(frame)
+        if sum(map(len, self._pending)) >= _ROW_GROUP_ROWS:
+            held = pl.concat(self._pending)
+            whole = len(held) // _ROW_GROUP_ROWS * _ROW_GROUP_ROWS
+            self._write(held[:whole])
+            self._pending = [held[whole:]]
+        return ids
+
+    def close(self) -> VocabularyFile:
+        """Writes what is left; the finished file."""
+        rest = pl.concat(self._pending) if self._pending else _empty_vocabulary()
+        if len(rest) or self._file is None:
+            self._write(rest)
+        assert self._file is not None, "something was written"
+        self._file.close()
+        digest = digest_of_pieces(lambda: _pieces_of(self._unfinished))
+        self._unfinished.rename(self._path)
+        return VocabularyFile(self._path, self._num_values + 1, digest)
+
+    def _write(self, frame: pl.DataFrame) -> None:
+        table = frame.to_arrow()
+        if self._file is None:
+            self._file = pq.ParquetWriter(self._unfinished, table.schema, compression="zstd")
+        self._file.write_table(table, row_group_size=_ROW_GROUP_ROWS)
+
+
+def _empty_vocabulary() -> pl.DataFrame:
+    return pl.DataFrame(schema={"value": pl.String, "count": pl.Int64, "id": pl.Int32})
+
+
+def _pieces_of(path: Path) -> Iterator[pl.DataFrame]:
+    parquet = pq.ParquetFile(path)
+    if not parquet.num_row_groups:
+        yield _empty_vocabulary()
+    for group in range(parquet.num_row_groups):
+        yield pl.DataFrame(pl.from_arrow(parquet.read_row_group(group)))
 
 
 class ManagedHashes:

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys_had.data.encode import Encoder
-from recsys_had.data.ingest import ingest
 from recsys_had.data.raw import BLOCK_BYTES, RawSource
+from recsys_had.ingestion.ingest import ingest
 from recsys_had.schema import load_card
 from tests.data.reference import (
     HEXES,

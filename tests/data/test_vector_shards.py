@@ -15,10 +15,10 @@ import torch
 from recsys_had.batch import Batch
 from recsys_had.data.encode import Encoder
 from recsys_had.data.folder import DataFolder
-from recsys_had.data.ingest import ingest
 from recsys_had.data.lookups import SideTable
 from recsys_had.data.parquet import Position, SplitReader, rows_from_table
 from recsys_had.errors import DataError
+from recsys_had.ingestion.ingest import ingest
 from recsys_had.schema import DatasetCard, Lookup, parse_card
 
 NUM_ROWS = 101

@@ -1,6 +1,7 @@
 """Vocabularies: which value has which id, and that a changed file is not taken for the same."""
 
 import re
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -13,8 +14,14 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_had.data.statistics import ValueCounts
-from recsys_had.data.vocabulary import HashedIds, SortedTexts, Vocabulary, digest_of
+from recsys_had.data.statistics import rows_per_value
+from recsys_had.data.vocabulary import (
+    HashedIds,
+    SortedTexts,
+    Vocabulary,
+    VocabularyWriter,
+    digest_of,
+)
 from recsys_had.errors import CheckpointError
 
 # Among them the order of UTF-8, of UTF-16 and of a locale differ.
@@ -61,30 +68,49 @@ def test_ids_equal_a_sort_in_python_whatever_the_order_of_the_rows(
 
 
 @at_any_speed
-@given(st.lists(st.tuples(st.one_of(st.none(), TEXTS), st.booleans())), st.integers(1, 5))
-def test_counts_are_those_of_the_chosen_rows_in_any_blocks(
-    rows: list[tuple[str | None, bool]], block: int
+@given(st.lists(st.tuples(st.one_of(st.none(), TEXTS), st.booleans())))
+def test_the_rows_of_a_value_are_counted_among_the_chosen_ones(
+    rows: list[tuple[str | None, bool]],
 ) -> None:
-    counts = ValueCounts()
-    for first in range(0, len(rows), block):
-        part = rows[first : first + block]
-        values = pa.array([value for value, _ in part], pa.large_string()).dictionary_encode()
-        counts.add(values, np.array([chosen for _, chosen in part]))
+    values = pa.array([value for value, _ in rows], pa.large_string()).dictionary_encode()
+    counts = rows_per_value(values, np.array([chosen for _, chosen in rows], np.bool_))
     oracle = Counter(value for value, chosen in rows if chosen and value is not None)
-    assert dict(counts.merged().rows()) == oracle
+    assert len(counts) == len(values.dictionary)
+    found = zip(values.dictionary.to_pylist(), counts.tolist(), strict=True)
+    assert {value: count for value, count in found if count} == oracle
 
 
 @at_any_speed
 @given(st.lists(st.tuples(st.lists(st.sampled_from("abc")), st.booleans()), min_size=1))
 def test_a_value_repeated_in_a_row_is_counted_once(rows: list[tuple[list[str], bool]]) -> None:
-    counts = ValueCounts()
     lengths = [len(values) for values, _ in rows]
     flat = pa.array([value for values, _ in rows for value in values], pa.large_string())
     offsets = pa.array(np.cumsum([0, *lengths]))
     lists = pa.LargeListArray.from_arrays(offsets, flat.dictionary_encode())
-    counts.add(lists, np.array([chosen for _, chosen in rows]))
+    counts = rows_per_value(lists, np.array([chosen for _, chosen in rows]))
     oracle = Counter(value for values, chosen in rows if chosen for value in set(values))
-    assert dict(counts.merged().rows()) == oracle
+    found = zip(lists.values.dictionary.to_pylist(), counts.tolist(), strict=True)
+    assert {value: count for value, count in found if count} == oracle
+
+
+@at_any_speed
+@given(st.lists(TEXTS, unique=True, max_size=12), st.integers(1, 5), st.integers(1, 4))
+def test_a_vocabulary_written_in_pieces_is_the_one_written_at_once(
+    values: list[str], piece: int, row_group: int
+) -> None:
+    frame = counted({value: len(values) - place for place, value in enumerate(values)})
+    whole = Vocabulary(frame["value"], frame["count"])
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recsys_had.data.vocabulary._ROW_GROUP_ROWS", row_group)
+        paths = [Path(name) / "whole.parquet", Path(name) / "pieces.parquet"]
+        whole.save(paths[0])
+        writer = VocabularyWriter(paths[1])
+        ids = [writer.add(part).tolist() for part in frame.iter_slices(piece)]
+        made = writer.close()
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+        assert Vocabulary.load(paths[1]).digest == made.digest == whole.digest
+    assert [number for part in ids for number in part] == list(range(1, len(values) + 1))
+    assert made.num_embeddings == whole.num_embeddings
 
 
 @at_any_speed

@@ -12,12 +12,12 @@ import torch
 
 from recsys_had.data.encode import Encoder
 from recsys_had.data.folder import DataFolder
-from recsys_had.data.ingest import ingest
 from recsys_had.data.normalise import normalise
 from recsys_had.data.parquet import Position, SplitReader
 from recsys_had.data.prepare import prepare
 from recsys_had.data.raw import RawSource
 from recsys_had.errors import DataError, SchemaError
+from recsys_had.ingestion.ingest import ingest
 from recsys_had.schema import DatasetCard, parse_card
 
 CARD = """\

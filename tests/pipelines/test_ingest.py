@@ -301,14 +301,14 @@ def test_a_finished_folder_is_kept_unless_told_otherwise(cli, job, tmp_path: Pat
     assert encoded(out).equals(encoded(job.data))
 
 
-@pytest.mark.parametrize("writer", ["_write_staged", "_write_part"])
+@pytest.mark.parametrize("writer", ["stage.write_batch", "parts._write_part"])
 def test_a_full_disk_is_told_and_leaves_nothing(
     cli, job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
 ) -> None:
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(f"recsys_had.data.ingest.{writer}", full)
+    monkeypatch.setattr(f"recsys_had.ingestion.{writer}", full)
     done = ingest(cli, job, job.raw, tmp_path / "data")
     assert done.code == 2
     assert "No space is left on the device." in done.err
@@ -319,19 +319,19 @@ def test_a_full_disk_is_told_and_leaves_nothing(
 def test_a_stopped_ingest_goes_on_where_it_was(
     cli, job, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    """A process of its own, stopped for real; whole blocks are not read again."""
+    """A process of its own, stopped for real; whole shards are not read again."""
     out = tmp_path / "data"
     raw = [tmp_path / f"{part:02d}.tsv" for part in range(12)]
     lines = job.raw.read_text().splitlines(keepends=True)
     for part, path in enumerate(raw):
         path.write_text("".join(lines[part * 250 : (part + 1) * 250]))
     slowed = (
-        "import time, recsys_had.data.ingest as ingest\n"
-        "before = ingest._write_staged\n"
+        "import time, recsys_had.ingestion.stage as stage\n"
+        "before = stage.write_batch\n"
         "def slow(*arguments):\n"
         "    before(*arguments)\n"
         "    time.sleep(0.1)\n"
-        "ingest._write_staged = slow\n"
+        "stage.write_batch = slow\n"
         "from recsys_had.pipelines.cli import main\n"
         f"main(['ingest', {str(job.card)!r}, '--raw', {str(tmp_path / '*.tsv')!r}, "
         f"'--out', {str(out)!r}])\n"
@@ -348,7 +348,7 @@ def test_a_stopped_ingest_goes_on_where_it_was(
     assert not (out / "manifest.json").exists()
     done = ingest(cli, job, tmp_path / "*.tsv", out)
     assert done.code == 0, done.err
-    assert "blocks were found staged by an earlier try." in done.err
+    assert "shards were found staged by an earlier try." in done.err
     assert encoded(out).equals(encoded(job.data))
     assert Encoder.load(out).digest == Encoder.load(job.data).digest
 
@@ -362,7 +362,7 @@ def test_raw_rows_that_changed_are_not_taken_from_an_earlier_try(
     raw, out = tmp_path / "rows.tsv", tmp_path / "data"
     raw.write_text(GOOD * 50)
     with monkeypatch.context() as patch:
-        patch.setattr("recsys_had.data.ingest._write_part", interrupt)
+        patch.setattr("recsys_had.ingestion.parts._write_part", interrupt)
         assert ingest(cli, job, f"train={raw}", out).code == 130
     raw.write_text(GOOD.replace("u1", "u9") * 50)
     done = ingest(cli, job, f"train={raw}", out)

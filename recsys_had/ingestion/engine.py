@@ -1,0 +1,216 @@
+"""Where the work on shards runs: in this process, in several, or on a Ray cluster.
+
+A shard's work is a plain function of picklable arguments that leaves its result in files, so what
+comes out does not depend on who ran it, nor on how many there were.
+"""
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from multiprocessing.connection import wait
+from typing import Any, Protocol, TypeVar
+
+import pyarrow as pa
+
+from recsys_had.errors import ConfigError, DataError
+
+Task = TypeVar("Task")
+Found = TypeVar("Found")
+
+# Threads of a worker's libraries: the workers themselves are as many as the cores.
+_ONE_THREAD = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+class Engine(Protocol):
+    """Runs a function on many tasks."""
+
+    def map(self, function: Callable[[Task], Found], tasks: Iterable[Task]) -> Iterator[Found]:
+        """The results in the order of the tasks, which are taken up as there is room for them."""
+        ...
+
+    @property
+    def peak_rss_bytes(self) -> int:
+        """Most memory its processes have held, added up."""
+        ...
+
+
+@contextmanager
+def open_engine(name: str, *, num_workers: int) -> Iterator[Engine]:
+    """Opens an engine and ends its processes afterwards.
+
+    Args:
+        name: ``local`` or ``ray``.
+        num_workers: processes.
+
+    Raises:
+        ConfigError: Ray is not installed.
+    """
+    if name == "ray":
+        with _open_ray(num_workers) as cluster:
+            yield cluster
+        return
+    if num_workers == 1:
+        yield InProcess()
+        return
+    with _single_threaded():
+        pool = ProcessPool(num_workers)
+        try:
+            yield pool
+        finally:
+            pool.close()
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+class InProcess:
+    """Runs everything here, one after another.
+
+    >>> list(InProcess().map(abs, [-1, 2]))
+    [1, 2]
+    """
+
+    def map(self, function: Callable[[Task], Found], tasks: Iterable[Task]) -> Iterator[Found]:
+        """See :class:`Engine`."""
+        return map(function, tasks)
+
+    @property
+    def peak_rss_bytes(self) -> int:
+        """Most memory this process has held."""
+        return own_peak_rss_bytes()
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A result, and how much memory the process that found it has held."""
+
+    found: Any
+    process: str
+    peak_rss_bytes: int
+
+
+def _measured(function: Callable[[Task], Found], task: Task) -> _Measured:
+    found = function(task)
+    return _Measured(found, f"{os.uname().nodename}:{os.getpid()}", own_peak_rss_bytes())
+
+
+class _Meter:
+    """Adds up the memory of several processes."""
+
+    def __init__(self) -> None:
+        self._peaks: dict[str, int] = {}
+
+    def take(self, measured: _Measured) -> Any:
+        self._peaks[measured.process] = measured.peak_rss_bytes
+        return measured.found
+
+    @property
+    def peak_rss_bytes(self) -> int:
+        return own_peak_rss_bytes() + sum(self._peaks.values())
+
+
+class ProcessPool:
+    """Runs tasks in processes of this machine, which end with this one, however it ends.
+
+    Args:
+        num_workers: processes.
+    """
+
+    def __init__(self, num_workers: int) -> None:
+        self._num_workers = num_workers
+        self._meter = _Meter()
+        # A forked copy of a process with threads may wait for a lock that nobody will open.
+        self._pool = ProcessPoolExecutor(
+            num_workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker
+        )
+
+    def map(self, function: Callable[[Task], Found], tasks: Iterable[Task]) -> Iterator[Found]:
+        """See :class:`Engine`.
+
+        Raises:
+            DataError: a process was killed.
+        """
+        waiting: deque[Future[_Measured]] = deque()
+        rest = iter(tasks)
+        try:
+            for task in rest:
+                waiting.append(self._pool.submit(_measured, function, task))
+                del task
+                if len(waiting) > self._num_workers:
+                    yield self._meter.take(waiting.popleft().result())
+            while waiting:
+                yield self._meter.take(waiting.popleft().result())
+        except BrokenProcessPool as cause:
+            raise DataError(
+                "a worker process was killed, by the system where memory ran out. Lower --workers, "
+                "and run the same command again: it goes on where it was."
+            ) from cause
+
+    @property
+    def peak_rss_bytes(self) -> int:
+        """Most memory each process has held, added up; what they share is counted for each."""
+        return self._meter.peak_rss_bytes
+
+    def close(self) -> None:
+        """Ends the processes; what they have not begun is dropped."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    """Leaves Ctrl-C to the parent, and ends as soon as that is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pa.set_cpu_count(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has a parent"
+
+    def follow() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, name="recsys_had-follow", daemon=True).start()
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Processes begun meanwhile find their libraries told to use one thread."""
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update(_ONE_THREAD)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _open_ray(num_workers: int) -> Iterator[Engine]:
+    if find_spec("ray") is None:
+        raise ConfigError(
+            "--engine ray: Ray is not installed. Run `pip install 'recsys_had[ray]'`, or leave the "
+            "option out."
+        )
+    from recsys_had.ingestion.ray_engine import RayTasks
+
+    with RayTasks.open(num_workers) as tasks:
+        yield tasks
+
+
+def own_peak_rss_bytes() -> int:
+    """Most memory this process has held."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

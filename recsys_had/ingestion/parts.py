@@ -1,0 +1,113 @@
+"""The second pass over a shard: its values become ids, its rows a Parquet file for each split."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from recsys_had.data.encode import Encoder
+from recsys_had.data.split import Splits
+from recsys_had.ingestion.stage import SPLIT, Shard
+from recsys_had.ingestion.vocabularies import ids_of
+from recsys_had.schema import SPLITS
+
+_ROW_GROUP_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class PartWriter:
+    """Writes the parts of shards; a plain function that can be sent to another process.
+
+    Args:
+        encoder: gives all values an id but those of fields with a vocabulary.
+        stage: folder of the data folder to be.
+        work: folder of the staged shards.
+    """
+
+    encoder: Encoder
+    stage: Path
+    work: Path
+
+    def __call__(
+        self, task: tuple[Shard, Mapping[str, str], Splits | None]
+    ) -> dict[str, dict[str, Any]]:
+        """Writes one shard's parts, unless an earlier try has done so.
+
+        Args:
+            task: the shard, the name of its part of each split it has rows of, and the split of
+                each row where it was not staged.
+
+        Returns:
+            By name, the rows and the digest of each part.
+        """
+        shard, names, splits = task
+        note = self.work / f"parts-{shard.number:06d}.json"
+        if note.is_file():
+            found: dict[str, dict[str, Any]] = json.loads(note.read_text())
+            if all(self._is_whole(name, part["sha256"]) for name, part in found.items()):
+                return found
+        values = shard.read()
+        known = {
+            field.name: ids_of(self.work, field.name, shard.number)
+            for field in self.encoder.card.fields
+            if field.has_vocabulary
+        }
+        encoded = self.encoder.encode_values(values, known=known)
+        row_id = np.arange(shard.first_row_id, shard.first_row_id + values.num_rows)
+        encoded = encoded.add_column(0, "row_id", pa.array(row_id))
+        if splits is None:
+            splits = values.column(SPLIT).to_numpy()
+        parts = {}
+        for split, name in names.items():
+            rows = np.flatnonzero(splits == SPLITS.index(split))
+            _write_part(encoded, rows, self.stage / name)
+            parts[name] = {"rows": len(rows), "sha256": file_digest(self.stage / name)}
+        unfinished = note.with_suffix(f".{os.getpid()}.tmp")
+        unfinished.write_text(json.dumps(parts))
+        unfinished.rename(note)
+        return parts
+
+    def _is_whole(self, name: str, digest: str) -> bool:
+        path = self.stage / name
+        return path.is_file() and file_digest(path) == digest
+
+
+def part_names(rows: list[tuple[int, ...]]) -> list[dict[str, str]]:
+    """The parts of each shard, numbered within their split; a shard may have none of it.
+
+    Args:
+        rows: of each shard, the rows of each split.
+
+    >>> part_names([(5, 0, 1), (2, 3, 0)])[1]
+    {'train': 'train/part-00001.parquet', 'valid': 'valid/part-00000.parquet'}
+    """
+    numbers = dict.fromkeys(SPLITS, 0)
+    names: list[dict[str, str]] = []
+    for held in rows:
+        names.append({})
+        for split, number in zip(SPLITS, held, strict=True):
+            if number:
+                names[-1][split] = f"{split}/part-{numbers[split]:05d}.parquet"
+                numbers[split] += 1
+    return names
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _write_part(encoded: pa.Table, rows: NDArray[np.int64], path: Path) -> None:
+    table = encoded if len(rows) == encoded.num_rows else encoded.take(pa.array(rows))
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    pq.write_table(table, unfinished, compression="zstd", row_group_size=_ROW_GROUP_ROWS)
+    unfinished.rename(path)

@@ -1,0 +1,242 @@
+"""The first pass over a shard: its rows read, split, counted and staged as an Arrow file.
+
+A staged shard holds every value that has an id as a number of the shard's own, and the distinct
+values once; the second pass turns those numbers into ids when all shards have been counted.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recsys_had.data.lookups import SideTable
+from recsys_had.data.prepare import prepare
+from recsys_had.data.raw import RawBlock
+from recsys_had.data.split import Splits, split_by_content, split_by_time
+from recsys_had.data.statistics import Statistics, rows_per_value
+from recsys_had.errors import DataError
+from recsys_had.schema import (
+    SPLITS,
+    ContentHashSplit,
+    DatasetCard,
+    Lookup,
+    StratifiedSplit,
+    TimeSplit,
+)
+
+# Columns of a staged shard beside its values; no field's name holds a dot.
+SPLIT = ".split"
+_UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard's rows as they are staged in a folder of work.
+
+    Args:
+        number: of the shard, from 0 over all inputs.
+        first_row_id: row id of its first row.
+        work: the folder.
+    """
+
+    number: int
+    first_row_id: int
+    work: Path
+
+    @property
+    def path(self) -> Path:
+        """The Arrow file."""
+        return self.work / f"shard-{self.number:06d}.arrow"
+
+    @property
+    def counts_path(self) -> Path:
+        """How many training rows hold each of its distinct values."""
+        return self.work / f"counts-{self.number:06d}.arrow"
+
+    def read(self) -> pa.RecordBatch:
+        """The values, mapped from the disk and not copied."""
+        return read_batch(self.path)
+
+    def counts(self, field: str) -> NDArray[np.int64]:
+        """Training rows that hold each distinct value of a field, in the order of its values."""
+        counts: NDArray[np.int64] = (
+            read_batch(self.counts_path).column(field).flatten().to_numpy().astype(np.int64)
+        )
+        return counts
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What staging a shard has shown.
+
+    Args:
+        shard: where it lies.
+        num_rows: rows read.
+        rows: rows of each split, in the order of ``SPLITS``; all 0 where labels are waited for.
+        num_distinct: distinct values of each field that has a vocabulary.
+        statistics: of the training rows; empty where labels are waited for.
+        labels: of all rows, where the splits need those of all shards.
+        was_there: whether an earlier try had staged it.
+        problems: what is wrong with its rows; then nothing else is known.
+    """
+
+    shard: Shard
+    num_rows: int
+    rows: tuple[int, ...] = ()
+    num_distinct: Mapping[str, int] | None = None
+    statistics: Statistics | None = None
+    labels: NDArray[np.int8] | None = None
+    was_there: bool = False
+    problems: DataError | None = None
+
+
+@dataclass(frozen=True)
+class Stager:
+    """Stages shards; a plain function that can be sent to another process.
+
+    Args:
+        card: what the columns are.
+        given: split of each input, or None where the card's rule decides.
+        lookups: file of each side table.
+        work: folder of staged shards.
+    """
+
+    card: DatasetCard
+    given: tuple[int, ...] | None
+    lookups: Mapping[str, Path]
+    work: Path
+
+    @property
+    def waits_for_labels(self) -> bool:
+        """Whether no row's split is known before the labels of all are."""
+        return self.given is None and isinstance(self.card.split, StratifiedSplit)
+
+    def __call__(self, task: tuple[int, RawBlock]) -> Staged:
+        """Stages one shard, unless an earlier try has done so."""
+        number, block = task
+        shard = Shard(number, block.first_row_id, self.work)
+        was_there = shard.path.is_file()
+        if not was_there:
+            try:
+                values = self._read(block)
+            except DataError as error:
+                return Staged(shard, block.num_rows, problems=error)
+            write_batch(values, shard.path)
+        values = shard.read()
+        if self.waits_for_labels:
+            labels = values.column("label").to_numpy().astype(np.int8)
+            return Staged(shard, block.num_rows, labels=labels, was_there=was_there)
+        counted = count(self.card, shard, values, values.column(SPLIT).to_numpy())
+        return Staged(shard, block.num_rows, *counted, was_there=was_there)
+
+    def _read(self, block: RawBlock) -> pa.RecordBatch:
+        frame = block.read()
+        lookups = {
+            name: _side_table(lookup.model_dump_json(), self.lookups[name])
+            for name, lookup in self.card.lookups.items()
+        }
+        values = prepare(frame, self.card, lookups, place=block.place, require_label=True)
+        splits = self._splits(block, frame)
+        return _narrow(values).append_column(SPLIT, pa.array(splits))
+
+    def _splits(self, block: RawBlock, frame: Any) -> Splits:
+        rule = self.card.split
+        if self.given is not None:
+            return np.full(block.num_rows, self.given[block.input_index], np.int8)
+        if isinstance(rule, ContentHashSplit):
+            return split_by_content(frame, self.card, rule)
+        if isinstance(rule, TimeSplit):
+            return split_by_time(frame, self.card, rule, place=block.place)
+        return np.full(block.num_rows, _UNKNOWN, np.int8)
+
+
+@dataclass(frozen=True)
+class Counter:
+    """Counts shards whose splits are known only now."""
+
+    card: DatasetCard
+
+    def __call__(self, task: tuple[Staged, Splits]) -> Staged:
+        """Counts one shard, given the split of each of its rows."""
+        staged, splits = task
+        counted = count(self.card, staged.shard, staged.shard.read(), splits)
+        return Staged(staged.shard, staged.num_rows, *counted, was_there=staged.was_there)
+
+
+def count(
+    card: DatasetCard, shard: Shard, values: pa.RecordBatch, splits: Splits
+) -> tuple[tuple[int, ...], dict[str, int], Statistics]:
+    """Counts a shard's training rows; the counts of its values are left in a file.
+
+    Returns:
+        Rows of each split, distinct values of each field with a vocabulary, statistics.
+    """
+    is_training = splits == SPLITS.index("train")
+    counts = {
+        field.name: rows_per_value(values.column(field.name), is_training)
+        for field in card.fields
+        if field.has_vocabulary
+    }
+    if counts:
+        lists = {name: pa.array([found], pa.list_(pa.int32())) for name, found in counts.items()}
+        write_batch(pa.RecordBatch.from_pydict(lists), shard.counts_path)
+    statistics = Statistics(card)
+    statistics.add(values, is_training)
+    rows = tuple(int((splits == code).sum()) for code in range(len(SPLITS)))
+    return rows, {name: len(found) for name, found in counts.items()}, statistics
+
+
+def save_side_tables(lookups: Mapping[str, SideTable], work: Path) -> dict[str, Path]:
+    """Puts the side tables where every worker finds them; their files."""
+    # Its own name for every content: a process keeps what it has read of one.
+    paths = {
+        name: work / f"lookup-{name}-{table.digest}.parquet" for name, table in lookups.items()
+    }
+    for name, table in lookups.items():
+        table.save(paths[name])
+    return paths
+
+
+@lru_cache(maxsize=64)
+def _side_table(lookup: str, path: Path) -> SideTable:
+    """A side table, read once a process.
+
+    Args:
+        lookup: what the card says of it, as JSON.
+        path: its file.
+    """
+    return SideTable.load(Lookup.model_validate_json(lookup), path)
+
+
+def _narrow(values: pa.RecordBatch) -> pa.RecordBatch:
+    """The same with the numbers of values in as few bytes as they need."""
+    columns = []
+    for column in values.columns:
+        if isinstance(column, pa.DictionaryArray):
+            size = len(column.dictionary)
+            # One more than there are values: a missing value gets that number.
+            kind = pa.uint8() if size < 2**8 else pa.uint16() if size < 2**16 else pa.int32()
+            column = pa.DictionaryArray.from_arrays(column.indices.cast(kind), column.dictionary)
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, values.schema.names)
+
+
+def write_batch(batch: pa.RecordBatch, path: Path) -> None:
+    """Arrow's own format keeps the dictionaries as they are; the rename makes it whole."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with pa.OSFile(str(unfinished), "wb") as sink:
+        with pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+    unfinished.rename(path)
+
+
+def read_batch(path: Path) -> pa.RecordBatch:
+    """What :func:`write_batch` wrote, mapped from the disk."""
+    with pa.memory_map(str(path)) as stream:
+        return pa.ipc.open_file(stream).get_batch(0)

@@ -1,0 +1,257 @@
+"""Between the passes: the counts of all shards become vocabularies, and values become ids.
+
+Each field is merged on its own. Its distinct values, a shard's after another's, are grouped; the
+groups that enough training rows hold are ordered and numbered; and what is kept for the second pass
+is the id of each shard's each distinct value, so that nobody has to look a value up again.
+
+A field with more distinct values than are held at once is grouped in several passes, each over the
+values of one share of all hashes; what the passes kept is sorted by itself, and merged by ranges.
+"""
+
+import json
+import os
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from recsys_had.columns import Field
+from recsys_had.data.vocabulary import VocabularyFile, VocabularyWriter
+from recsys_had.ingestion.stage import Shard, read_batch, write_batch
+
+# Distinct values of shards that are grouped together in memory.
+MAX_VALUES = 1 << 22
+_SAMPLE_EVERY = 1 << 14
+
+
+@dataclass(frozen=True)
+class Merger:
+    """Merges the counts of fields; a plain function that can be sent to another process.
+
+    Args:
+        shards: all of them, and for each field how many distinct values each holds.
+        vocab: folder of the vocabularies.
+        work: folder of the ids.
+        max_values: distinct values that are grouped together.
+    """
+
+    shards: tuple[Shard, ...]
+    vocab: Path
+    work: Path
+    max_values: int = MAX_VALUES
+
+    def __call__(self, task: tuple[Field, Sequence[int]]) -> VocabularyFile:
+        """The vocabulary of one field, unless an earlier try has made it.
+
+        Args:
+            task: the field, and how many distinct values each shard holds.
+        """
+        field, sizes = task
+        note = self.work / f"merged-{field.name}.json"
+        path = self.vocab / f"{field.name}.parquet"
+        if note.is_file():
+            return VocabularyFile(path, **json.loads(note.read_text()))
+        merge = _Merge(self, field, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
+        made = merge.in_one() if merge.num_values <= self.max_values else merge.in_passes()
+        unfinished = note.with_suffix(f".{os.getpid()}.tmp")
+        unfinished.write_text(
+            json.dumps({"num_embeddings": made.num_embeddings, "digest": made.digest})
+        )
+        unfinished.rename(note)
+        return made
+
+
+def ids_of(work: Path, field: str, shard: int) -> NDArray[np.int32]:
+    """The id of each distinct value of a field in a shard."""
+    offsets = np.load(work / f"offsets-{field}.npy")
+    ids = np.load(work / f"ids-{field}.npy", mmap_mode="r")
+    found: NDArray[np.int32] = ids[offsets[shard] : offsets[shard + 1]]
+    return found
+
+
+class _Merge:
+    """The merging of one field.
+
+    Args:
+        merger: of all fields.
+        field: this one.
+        offsets: where each shard's distinct values begin among all of them, and where they end.
+    """
+
+    def __init__(self, merger: Merger, field: Field, offsets: NDArray[np.int64]) -> None:
+        self._merger = merger
+        self._field = field
+        self._offsets = offsets
+        np.save(merger.work / f"offsets-{field.name}.npy", offsets)
+
+    @property
+    def num_values(self) -> int:
+        """Distinct values of all shards, those of several counted for each."""
+        return int(self._offsets[-1])
+
+    def in_one(self) -> VocabularyFile:
+        """Groups everything at once."""
+        grouped, groups = self._grouped(
+            [(values, counts) for _, values, counts in self._shards_values()]
+        )
+        writer = self._writer()
+        id_of_group = np.zeros(len(grouped), np.int32)
+        kept = self._kept(grouped)
+        id_of_group[kept["group"].to_numpy()] = writer.add(kept)
+        self._save(id_of_group[groups])
+        return writer.close()
+
+    def in_passes(self) -> VocabularyFile:
+        """Groups the values of one share of all hashes after another's."""
+        num_passes = -(-self.num_values // self._merger.max_values)
+        groups = self._memmap("groups")
+        kept: list[Path] = []
+        first_group = 0
+        for share in range(num_passes):
+            taken, where = [], []
+            for shard, values, counts in self._shards_values():
+                places = np.flatnonzero((_hashes(values) % np.uint64(num_passes)) == share)
+                taken.append((values.take(pa.array(places)), counts[places]))
+                where.append(self._offsets[shard] + places)
+            grouped, found = self._grouped(taken)
+            groups[np.concatenate(where)] = found + first_group
+            ordered = self._kept(grouped).with_columns(pl.col("group") + first_group)
+            kept.append(self._merger.work / f"kept-{self._field.name}-{share:03d}.arrow")
+            write_batch(_as_batch(ordered), kept[-1])
+            first_group += len(grouped)
+        writer = self._writer()
+        id_of_group = np.zeros(first_group, np.int32)
+        for ordered in _merged(kept, at_once=self._merger.max_values):
+            id_of_group[ordered["group"].to_numpy()] = writer.add(ordered)
+        self._save_ids(groups, id_of_group)
+        for path in [*kept, self._memmap_path("groups")]:
+            path.unlink()
+        return writer.close()
+
+    def _writer(self) -> VocabularyWriter:
+        return VocabularyWriter(self._merger.vocab / f"{self._field.name}.parquet")
+
+    def _shards_values(self) -> Iterator[tuple[int, Any, NDArray[np.int64]]]:
+        """Number, distinct values and their counts of each shard."""
+        for number, shard in enumerate(self._merger.shards):
+            yield (
+                number,
+                _dictionary(shard.read().column(self._field.name)),
+                shard.counts(self._field.name),
+            )
+
+    def _grouped(
+        self, taken: list[tuple[Any, NDArray[np.int64]]]
+    ) -> tuple[pl.DataFrame, NDArray[np.int32]]:
+        """The values that differ, with their counts added up; and of each value which it is."""
+        encoded = pa.chunked_array(
+            [values for values, _ in taken], pa.large_string()
+        ).dictionary_encode()
+        if not encoded.num_chunks:
+            return _no_groups(), np.empty(0, np.int32)
+        distinct = encoded.chunk(encoded.num_chunks - 1).dictionary
+        groups = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks])
+        counts = np.concatenate([counts for _, counts in taken])
+        total = np.zeros(len(distinct), np.int64)
+        np.add.at(total, groups, counts)
+        frame = pl.DataFrame(
+            {"value": pl.Series(pl.from_arrow(distinct)).cast(pl.String), "count": total}
+        )
+        return frame, groups
+
+    def _kept(self, grouped: pl.DataFrame) -> pl.DataFrame:
+        """The groups that get an id, in the order of their ids; ``group`` numbers them."""
+        kept = grouped.with_row_index("group").filter(pl.col("count") >= self._field.min_count)
+        return kept.cast({"group": pl.Int64}).sort(["count", "value"], descending=[True, False])
+
+    def _memmap_path(self, name: str) -> Path:
+        return self._merger.work / f"{name}-{self._field.name}.npy"
+
+    def _memmap(self, name: str) -> NDArray[np.int64]:
+        made: NDArray[np.int64] = open_memmap(  # type: ignore[no-untyped-call]
+            self._memmap_path(name), mode="w+", dtype=np.int64, shape=(self.num_values,)
+        )
+        return made
+
+    def _save(self, ids: NDArray[np.int32]) -> None:
+        np.save(self._memmap_path("ids"), ids)
+
+    def _save_ids(self, groups: NDArray[np.int64], id_of_group: NDArray[np.int32]) -> None:
+        ids = open_memmap(  # type: ignore[no-untyped-call]
+            self._memmap_path("ids"), mode="w+", dtype=np.int32, shape=(self.num_values,)
+        )
+        for first in range(0, self.num_values, self._merger.max_values):
+            piece = slice(first, first + self._merger.max_values)
+            ids[piece] = id_of_group[groups[piece]]
+
+
+def _dictionary(values: Any) -> Any:
+    """The distinct values of a shard's column."""
+    if isinstance(values, pa.LargeListArray):
+        values = values.values
+    return values.dictionary.cast(pa.large_string())
+
+
+def _as_batch(frame: pl.DataFrame) -> pa.RecordBatch:
+    """The groups of a share as they are kept on the disk."""
+    columns = {
+        "group": frame["group"].to_numpy(),
+        "count": frame["count"].to_numpy(),
+        "value": pa.array(frame["value"].to_arrow(), pa.large_string()),
+    }
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _no_groups() -> pl.DataFrame:
+    return pl.DataFrame(schema={"value": pl.String, "count": pl.Int64})
+
+
+def _hashes(values: Any) -> NDArray[np.uint64]:
+    """Some number of each value; which one changes nothing but how values are shared out."""
+    return pl.Series(pl.from_arrow(values)).hash(seed=0).to_numpy()
+
+
+def _merged(paths: Sequence[Path], *, at_once: int) -> Iterator[pl.DataFrame]:
+    """Sorted batches merged into one order, about ``at_once`` rows of it after another."""
+    batches = [read_batch(path) for path in paths]
+    begins = [0] * len(batches)
+    for limit in [*_limits(batches, at_once=at_once), None]:
+        ends = [batch.num_rows if limit is None else _place(batch, *limit) for batch in batches]
+        pieces = [
+            batch.slice(begin, end - begin)
+            for batch, begin, end in zip(batches, begins, ends, strict=True)
+        ]
+        frame = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(pieces)))
+        yield frame.cast({"value": pl.String}).sort(["count", "value"], descending=[True, False])
+        begins = ends
+
+
+def _limits(batches: list[pa.RecordBatch], *, at_once: int) -> list[tuple[int, str]]:
+    """Counts and values that cut the merged order into pieces of about so many rows."""
+    every = max(1, min(_SAMPLE_EVERY, at_once // 4))
+    taken = [
+        batch.select(["count", "value"]).take(pa.array(np.arange(0, batch.num_rows, every)))
+        for batch in batches
+    ]
+    sample = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(taken)))
+    ordered = sample.cast({"value": pl.String}).sort(["count", "value"], descending=[True, False])
+    step = max(1, at_once // every)
+    return ordered.gather_every(step, offset=step).rows()
+
+
+def _place(batch: pa.RecordBatch, count: int, value: str) -> int:
+    """Where in a sorted batch a row of that count and value would stand."""
+    counts = -batch.column("count").to_numpy()
+    first, last = (int(np.searchsorted(counts, -count, side)) for side in ("left", "right"))
+    values = batch.column("value")
+    wanted = value.encode()
+    return first + bisect_left(
+        range(first, last), wanted, key=lambda row: values[row].as_py().encode()
+    )
