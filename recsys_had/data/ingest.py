@@ -23,26 +23,22 @@ from numpy.typing import NDArray
 
 from recsys_had.data.encode import Encoder
 from recsys_had.data.lookups import SideTable
-from recsys_had.data.prepare import prepare
 from recsys_had.data.problems import Problems
-from recsys_had.data.raw import BLOCK_BYTES, RawBlock, RawSource
-from recsys_had.data.split import Splits, split_by_content, split_by_time, split_stratified
+from recsys_had.data.raw import BLOCK_BYTES, RawSource
+from recsys_had.data.read_block import SPLIT, read_block
+from recsys_had.data.split import Splits, split_stratified
 from recsys_had.data.statistics import Statistics
 from recsys_had.errors import DataError
 from recsys_had.output import OutputFolder
 from recsys_had.schema import (
     SPLITS,
-    ContentHashSplit,
     DatasetCard,
     GivenSplit,
     StratifiedSplit,
-    TimeSplit,
 )
 from recsys_had.versions import library_versions
 
 _ROW_GROUP_ROWS = 1 << 16
-# A column of a staged block, beside its values; no field's name holds a dot.
-_SPLIT = ".split"
 
 _log = logging.getLogger("recsys_had")
 
@@ -169,7 +165,7 @@ class _Staged:
         for first, path in self.blocks:
             values = _read_staged(path)
             assert values is not None, f"{path} was staged"
-            splits = values.column(_SPLIT).to_numpy()
+            splits = values.column(SPLIT).to_numpy()
             if self.splits is not None:
                 splits = self.splits[first : first + values.num_rows]
             yield first, values, splits
@@ -225,7 +221,7 @@ def _stage(
         values = _read_staged(path)
         if values is None:
             try:
-                values = _read_block(block, card, lookups, given)
+                values = read_block(block, card, lookups, given).values
             except DataError as error:
                 problems.add_error(error)
                 continue
@@ -237,7 +233,7 @@ def _stage(
         if waits_for_labels:
             labels.append(values.column("label").to_numpy().astype(np.int8))
         else:
-            statistics.add(values, values.column(_SPLIT).to_numpy() == 0)
+            statistics.add(values, values.column(SPLIT).to_numpy() == 0)
         on_rows(block.num_rows)
         del block, values  # before the next one is read
     problems.raise_any()
@@ -255,26 +251,6 @@ def _stage(
         for _, values, split in staged.read():
             statistics.add(values, split == 0)
     return staged
-
-
-def _read_block(
-    block: RawBlock,
-    card: DatasetCard,
-    lookups: dict[str, SideTable],
-    given: list[int] | None,
-) -> pa.RecordBatch:
-    frame = block.read()
-    values = prepare(frame, card, lookups, place=block.place, require_label=True)
-    rule = card.split
-    if given is not None:
-        splits = np.full(block.num_rows, given[block.input_index], np.int8)
-    elif isinstance(rule, ContentHashSplit):
-        splits = split_by_content(frame, card, rule)
-    elif isinstance(rule, TimeSplit):
-        splits = split_by_time(frame, card, rule, place=block.place)
-    else:
-        splits = np.full(block.num_rows, -1, np.int8)  # known when all labels are
-    return values.append_column(_SPLIT, pa.array(splits))
 
 
 def _write_staged(values: pa.RecordBatch, path: Path) -> None:

@@ -1,26 +1,48 @@
 """RawSource: raw files as blocks of rows, each row with its number and its place in a file."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from recsys_had.columns import source_columns
 from recsys_had.data.files import expand
 from recsys_had.data.problems import Problems
 from recsys_had.data.rawfile import check_header, open_raw
-from recsys_had.data.table import TableFile
-from recsys_had.data.text import TextFile
+from recsys_had.data.sift import sift_table, sift_text
+from recsys_had.data.table import TableFile, TableRows
+from recsys_had.data.text import TextFile, TextRows
 from recsys_had.data.values import required_columns
 from recsys_had.errors import DataError
 from recsys_had.schema import DatasetCard
 
 BLOCK_BYTES = 64 << 20
 _log = logging.getLogger("recsys_had")
+
+
+@dataclass(frozen=True)
+class _NoRows:
+    """In place of a file's rows, where there are none."""
+
+    columns: tuple[str, ...]
+
+    def read(self) -> pl.DataFrame:
+        return pl.DataFrame(schema=dict.fromkeys(self.columns, pl.String))
+
+    def place(self, row: int) -> str:
+        raise IndexError(row)
+
+    def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return rows
+
+    def text(self, row: int, *, max_bytes: int) -> str | None:
+        raise IndexError(row)
 
 
 @dataclass(frozen=True)
@@ -32,16 +54,14 @@ class RawBlock:
         input_index: which of the source's inputs the file came from.
         first_row_id: number of its first row over all inputs.
         num_rows: rows it holds.
-        read: parses the rows: columns of text, nulls where a value is missing.
-        place: names a row of the block as a user finds it, ``clicks.tsv:12``.
+        rows: what they are read from.
     """
 
     path: Path
     input_index: int
     first_row_id: int
     num_rows: int
-    read: Callable[[], pl.DataFrame]
-    place: Callable[[int], str]
+    rows: TextRows | TableRows | _NoRows
 
     @cached_property
     def frame(self) -> pl.DataFrame:
@@ -51,6 +71,35 @@ class RawBlock:
             DataError: one line per row that is not as the file's format asks.
         """
         return self.read()
+
+    def read(self) -> pl.DataFrame:
+        """Parses the rows: columns of text, nulls where a value is missing.
+
+        Raises:
+            DataError: one line per row that is not as the file's format asks.
+        """
+        return self.rows.read()
+
+    def sift(self, problems: Problems) -> pl.DataFrame:
+        """Parses the rows that are as the file's format asks.
+
+        Args:
+            problems: takes the other rows; it must remember every row.
+
+        Raises:
+            DataError: the file is not usable.
+        """
+        match self.rows:
+            case TextRows():
+                return sift_text(self.rows, problems)
+            case TableRows():
+                return sift_table(self.rows, problems)
+            case _:
+                return self.read()
+
+    def place(self, row: int) -> str:
+        """Names a row of the block as a user finds it, ``clicks.tsv:12``."""
+        return self.rows.place(row)
 
 
 class RawSource:
@@ -130,15 +179,14 @@ class RawSource:
         row_id = 0
         for index, file in self._files:
             for num_rows, rows in file.blocks(self._wanted, block_bytes=block_bytes):
-                yield RawBlock(file.path, index, row_id, num_rows, rows.read, rows.place)
+                yield RawBlock(file.path, index, row_id, num_rows, rows)
                 row_id += num_rows
                 del rows
 
     def empty_block(self) -> RawBlock:
         """A block of no rows, where one is needed nevertheless."""
         index, file = self._files[0]
-        frame = pl.DataFrame(schema=dict.fromkeys(self._wanted, pl.String))
-        return RawBlock(file.path, index, 0, 0, lambda: frame, str)
+        return RawBlock(file.path, index, 0, 0, _NoRows(self._wanted))
 
     def _open(self, path: Path, card: DatasetCard) -> TextFile | TableFile:
         file = open_raw(path, card.format, card.columns, optional=self._optional)
