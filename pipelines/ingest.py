@@ -34,6 +34,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Processes of this machine, or tasks of a Ray cluster.",
 )
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "reject"]),
+    default="stop",
+    show_default=True,
+    help="What a wrong row does: end it all, or go into OUT/rejects.parquet with its reason.",
+)
 def command(
     dataset: str,
     raw: tuple[str, ...],
@@ -41,6 +48,7 @@ def command(
     overwrite: bool,
     workers: int | None,
     engine: Literal["local", "ray"],
+    on_error: Literal["stop", "reject"],
 ) -> Result:
     """Encode the raw rows of DATASET (a bundled name or the path of a dataset.yaml).
 
@@ -60,6 +68,7 @@ def ingest(
     overwrite: bool = False,
     workers: int | None = None,
     engine: Literal["local", "ray"] = "local",
+    on_error: Literal["stop", "reject"] = "stop",
 ) -> dict[str, Any]:
     """Encodes raw rows into a data folder; returns what ``--json`` prints."""
     from tqdm import tqdm
@@ -83,6 +92,7 @@ def ingest(
             overwrite=overwrite,
             engine=engine,
             num_workers=workers,
+            on_error=on_error,
             on_rows=lambda rows: _advance(bar, rows),
         )
 
@@ -103,12 +113,17 @@ def _split_and_path(text: str) -> tuple[str | None, str]:
     return None, text
 
 
+def _rejected(content: dict[str, Any], out: Path) -> str:
+    number = content["rows_rejected"]
+    return f"; {number:,} rejected, told in {out / 'rejects.parquet'}" if number else ""
+
+
 def _as_text(content: dict[str, Any], out: Path) -> str:
     rows = ", ".join(f"{split} {number:,}" for split, number in content["rows"].items())
     tables = content["num_embeddings"]
     return "\n".join(
         [
-            f"{content['rows_read']:,} rows read: {rows}",
+            f"{content['rows_read']:,} rows read: {rows}{_rejected(content, out)}",
             f"{len(tables)} fields with {sum(tables.values()):,} ids",
             f"{content['rows_per_s']:,.0f} rows/s, "
             f"{content['peak_rss_bytes'] / 2**20:,.0f} MiB of memory at most",

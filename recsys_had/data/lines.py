@@ -7,10 +7,13 @@ because a CSV parser fills a short row with nulls and says nothing.
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from recsys_had.data.utf8 import wrong_byte
 
 _NEWLINE, _QUOTE = b'\n"'
 
@@ -114,18 +117,22 @@ class Records:
         """Line of a byte, counted from 0."""
         return self._data.count(b"\n", 0, position)
 
-    def stray_quote(self) -> int | None:
-        r"""Position of the first quote that stands where RFC 4180 allows none.
+    def start_line(self, position: int) -> int:
+        """Line the record begins in that a byte belongs to, counted from 0."""
+        return self.line_at(self._start(int(np.searchsorted(self.ends, position))))
+
+    def stray_quotes(self) -> NDArray[np.int64]:
+        r"""Positions of the quotes that stand where RFC 4180 allows none.
 
         A quote opens a column right after a separator or a line end, closes it right before
         one, and is doubled inside. Also found: the last quote, where it is never closed.
 
-        >>> Records(b'a,b"c"\n', Dialect(b",", quoted=True)).stray_quote()
-        3
+        >>> Records(b'a,b"c"\n', Dialect(b",", quoted=True)).stray_quotes()
+        array([3])
         """
         quotes = self._quotes
         if quotes is None:
-            return None
+            return _none()
         opens, closes = quotes[0::2], quotes[1::2]
         limits = [self._dialect.separator[0], _NEWLINE, _QUOTE]
         before = np.where(opens > 0, self._bytes[opens - 1], _NEWLINE)
@@ -135,7 +142,14 @@ class Records:
         )
         if len(quotes) % 2:
             wrong = np.append(wrong, quotes[-1])
-        return int(wrong.min()) if len(wrong) else None
+        return np.unique(wrong)
+
+    @property
+    def open_record(self) -> int | None:
+        """The record whose last quote is never closed, or None."""
+        if self._quotes is None or len(self._quotes) % 2 == 0:
+            return None
+        return int(np.searchsorted(self.ends, self._quotes[-1]))
 
     def wrong_widths(self, num_columns: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Records that do not have ``num_columns`` columns, and how many they have."""
@@ -162,8 +176,43 @@ class Records:
 
     def is_blank(self, record: int) -> bool:
         """Whether a record holds nothing at all."""
-        start = 0 if record == 0 else int(self.ends[record - 1]) + 1
-        return start == int(self.ends[record])
+        return self._start(record) == int(self.ends[record])
+
+    def record(self, record: int) -> bytes:
+        """The bytes of a record without its line end."""
+        return self._data[self._start(record) : int(self.ends[record])]
+
+    def holding(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """For each of some bytes, the record it stands in."""
+        found: NDArray[np.int64] = np.searchsorted(self.ends, positions)
+        return found
+
+    def undecodable(self) -> NDArray[np.bool_]:
+        r"""One truth a record: whether it is no UTF-8.
+
+        >>> Records(b"a\nb\xff\n", Dialect(b",", quoted=True)).undecodable()
+        array([False,  True])
+        """
+        limits = pairwise(self._limits.tolist())
+        return np.array(
+            [wrong_byte(self._data[start:end]) is not None for start, end in limits], np.bool_
+        )
+
+    def take(self, wanted: NDArray[np.bool_]) -> bytes:
+        r"""The text with some of its records alone.
+
+        >>> Records(b"a\nb\nc", Dialect(b",", quoted=True)).take(np.array([True, False, True]))
+        b'a\nc'
+        """
+        return self._bytes[np.repeat(wanted, np.diff(self._limits))].tobytes()
+
+    @property
+    def _limits(self) -> NDArray[np.int64]:
+        """Where each record begins, and where the last one ends."""
+        return np.concatenate([[0], self.ends[:-1] + 1, [len(self._data)]]).astype(np.int64)
+
+    def _start(self, record: int) -> int:
+        return 0 if record == 0 else int(self.ends[record - 1]) + 1
 
 
 def _none() -> NDArray[Any]:

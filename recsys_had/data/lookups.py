@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys_had.columns import source_columns
-from recsys_had.data.problems import Problems
+from recsys_had.data.problems import Problems, quoted
 from recsys_had.data.rawfile import check_header, open_raw
 from recsys_had.data.values import column_values
 from recsys_had.data.vocabulary import SortedTexts, digest_of, texts_of
@@ -70,7 +70,7 @@ class SideTable:
         problems.add_rows(
             (keys.is_null() | ~keys.is_first_distinct()).to_numpy(),
             place,
-            lambda row: f"column {lookup.key}: must be there and unique; got {keys[row]!r}.",
+            lambda row: f"column {lookup.key}: must be there and unique; got {quoted(keys[row])}.",
         )
         for _ in column_values(_values_of(lookup), frame, place=place, problems=problems):
             pass

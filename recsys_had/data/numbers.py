@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from recsys_had.columns import LabelColumn, WeightColumn
-from recsys_had.data.problems import Place, Problems
+from recsys_had.data.problems import Place, Problems, quoted
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -145,7 +145,7 @@ def add_problems(
 
     def describe(row: int) -> str:
         found = text[row]
-        got = "nothing" if found is None else repr(found)
+        got = "nothing" if found is None else quoted(found)
         todo = "" if found is None else advice(found)
         return f"column {text.name}: {told}; got {got}.{todo and ' '}{todo}"
 

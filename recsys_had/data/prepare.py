@@ -20,6 +20,7 @@ def prepare(
     *,
     place: Place,
     require_label: bool = False,
+    problems: Problems | None = None,
 ) -> pa.RecordBatch:
     """Reads the values of raw rows: fields as dictionary arrays, dense inputs as float64.
 
@@ -32,27 +33,29 @@ def prepare(
         place: names a row in an error.
         require_label: whether a missing label is an error; without it, a frame need not even
             have the column. The weight is read with it alone.
+        problems: takes what is wrong, in place of an error.
 
     Raises:
         DataError: one line per value that is not what its column asks.
     """
-    problems = Problems()
+    found = Problems() if problems is None else problems
     values: dict[str, pa.Array] = {}
     label = card.columns[card.label]
     assert isinstance(label, LabelColumn)
     if require_label or card.label in frame.columns:
         values["label"] = parse_labels(
-            label, frame[card.label], required=require_label, place=place, problems=problems
+            label, frame[card.label], required=require_label, place=place, problems=found
         ).to_arrow()
     if require_label and card.weight is not None:
         weight = card.columns[card.weight]
         assert isinstance(weight, WeightColumn)
         values["weight"] = parse_weights(
-            weight, frame[card.weight], place=place, problems=problems
+            weight, frame[card.weight], place=place, problems=found
         ).to_arrow()
     columns = {name: column for name, column in card.columns.items() if column.kind != "label"}
-    values |= column_values(columns, frame, place=place, problems=problems)
+    values |= column_values(columns, frame, place=place, problems=found)
     for name, lookup in card.lookups.items():
         values |= lookups[name].join(frame[lookup.key])
-    problems.raise_any()
+    if problems is None:
+        found.raise_any()
     return pa.RecordBatch.from_pydict(values)

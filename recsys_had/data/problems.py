@@ -1,6 +1,7 @@
 """Problems: what is wrong with raw rows, the first in words and all of them as a number."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +12,38 @@ from recsys_had.errors import DataError
 Place = Callable[[int], str]
 
 MAX_PROBLEMS = 20
+_MAX_QUOTED = 100
+
+
+@dataclass(frozen=True)
+class BadRows:
+    """One thing that is wrong with some rows of a block.
+
+    Args:
+        bad: one truth a row.
+        describe: says what is wrong with a row.
+    """
+
+    bad: NDArray[np.bool_]
+    describe: Callable[[int], str]
+
+
+def quoted(value: object) -> str:
+    """A value as an error quotes it: of a long one, the beginning and its length.
+
+    >>> quoted("x"), quoted("x" * 1000)[98:]
+    ("'x'", "xxx'... (1000 characters)")
+    """
+    if isinstance(value, str) and len(value) > _MAX_QUOTED:
+        return f"{value[:_MAX_QUOTED]!r}... ({len(value)} characters)"
+    return repr(value)
 
 
 class Problems:
     """Collects problems and raises them together.
+
+    Args:
+        every_row: whether ``rows`` holds what :meth:`add_rows` was told, for who rejects them.
 
     >>> problems = Problems()
     >>> problems.add("a.tsv:2: column I1: must be a whole number; got 'x'.")
@@ -23,8 +52,10 @@ class Problems:
     recsys_had.errors.DataError: a.tsv:2: column I1: must be a whole number; got 'x'.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, every_row: bool = False) -> None:
         self.total = 0
+        self.rows: list[BadRows] = []
+        self._every_row = every_row
         self._first: list[tuple[int, str]] = []
 
     def add(self, problem: str, *, row: int = -1) -> None:
@@ -38,9 +69,18 @@ class Problems:
         """Adds one problem for every row where ``bad`` holds."""
         rows = np.flatnonzero(bad)
         self.total += len(rows)
+        if self._every_row and len(rows):
+            self.rows.append(BadRows(bad, describe))
         self._keep(
             [(int(row), f"{place(int(row))}: {describe(int(row))}") for row in rows[:MAX_PROBLEMS]]
         )
+
+    def bad_rows(self, num_rows: int) -> NDArray[np.bool_]:
+        """One truth a row: whether something is wrong with it."""
+        bad = np.zeros(num_rows, np.bool_)
+        for found in self.rows:
+            bad |= found.bad
+        return bad
 
     def add_error(self, error: DataError) -> None:
         """Adds the problems of an error after those already known."""

@@ -7,12 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from recsys_had.columns import source_columns
 from recsys_had.data.files import expand
 from recsys_had.data.problems import Problems
 from recsys_had.data.rawfile import check_header, open_raw
+from recsys_had.data.sift import sift_table, sift_text
 from recsys_had.data.table import TableFile, TableRows
 from recsys_had.data.text import TextFile, TextRows
 from recsys_had.data.values import required_columns
@@ -33,6 +36,12 @@ class _NoRows:
         return pl.DataFrame(schema=dict.fromkeys(self.columns, pl.String))
 
     def place(self, row: int) -> str:
+        raise IndexError(row)
+
+    def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return rows
+
+    def text(self, row: int, *, max_bytes: int) -> str | None:
         raise IndexError(row)
 
 
@@ -70,6 +79,23 @@ class RawBlock:
             DataError: one line per row that is not as the file's format asks.
         """
         return self.rows.read()
+
+    def sift(self, problems: Problems) -> pl.DataFrame:
+        """Parses the rows that are as the file's format asks.
+
+        Args:
+            problems: takes the other rows; it must remember every row.
+
+        Raises:
+            DataError: the file is not usable.
+        """
+        match self.rows:
+            case TextRows():
+                return sift_text(self.rows, problems)
+            case TableRows():
+                return sift_table(self.rows, problems)
+            case _:
+                return self.read()
 
     def place(self, row: int) -> str:
         """Names a row of the block as a user finds it, ``clicks.tsv:12``."""

@@ -7,7 +7,6 @@ import numpy as np
 import polars as pl
 import xxhash
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedKFold
 
 from recsys_had.columns import MultiCategoricalColumn, TimestampColumn, VectorColumn, source_columns
 from recsys_had.data.normalise import as_text
@@ -78,20 +77,35 @@ def split_by_time(
     Raises:
         DataError: one line per row whose time is missing or cannot be read.
     """
-    column = card.columns[rule.column]
-    assert isinstance(column, TimestampColumn)
     problems = Problems()
-    times = parse_times(frame[rule.column], column.format, place=place, problems=problems)
-    missing = frame[rule.column].is_null().to_numpy()
-    problems.add_rows(
-        missing, place, lambda row: f"column {rule.column}: is missing, and the split needs it."
-    )
+    times = split_times(frame, card, rule, place=place, problems=problems)
     problems.raise_any()
+    pattern = _time_column(card, rule).format
     splits = np.zeros(len(frame), np.int8)
     for split, moment in ((1, rule.valid_from), (2, rule.test_from)):
         if moment is not None:
-            splits[(times >= parse_moment(moment, column.format)).to_numpy()] = split
+            splits[(times >= parse_moment(moment, pattern)).to_numpy()] = split
     return splits
+
+
+def split_times(
+    frame: pl.DataFrame, card: DatasetCard, rule: TimeSplit, *, place: Place, problems: Problems
+) -> pl.Series:
+    """The times a split goes by; one that is missing or cannot be read is a problem."""
+    pattern = _time_column(card, rule).format
+    times = parse_times(frame[rule.column], pattern, place=place, problems=problems)
+    problems.add_rows(
+        frame[rule.column].is_null().to_numpy(),
+        place,
+        lambda row: f"column {rule.column}: is missing, and the split needs it.",
+    )
+    return times
+
+
+def _time_column(card: DatasetCard, rule: TimeSplit) -> TimestampColumn:
+    column = card.columns[rule.column]
+    assert isinstance(column, TimestampColumn)
+    return column
 
 
 def split_stratified(labels: NDArray[np.int8], rule: StratifiedSplit) -> Splits:
@@ -102,6 +116,9 @@ def split_stratified(labels: NDArray[np.int8], rule: StratifiedSplit) -> Splits:
     Raises:
         DataError: a label has fewer rows than there are folds.
     """
+    # A second to import, and of no other use here.
+    from sklearn.model_selection import StratifiedKFold
+
     splits = np.zeros(len(labels), np.int8)
     wanted = {
         rule.valid_fold: SPLITS.index("valid"),

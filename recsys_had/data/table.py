@@ -4,12 +4,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from recsys_had.columns import Column
+from recsys_had.data.arrow_texts import sound_texts
 from recsys_had.data.normalise import normalise_columns
+from recsys_had.data.problems import Problems
 from recsys_had.errors import DataError
 
 
@@ -121,17 +125,37 @@ class TableRows:
         """File and row, counted from 0."""
         return f"{self.file.path}: row {self.first + row}"
 
+    def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The number of each of some rows in the file, counted from 0."""
+        return self.first + rows
+
+    def text(self, row: int, *, max_bytes: int) -> None:
+        """None: the file is no text."""
+        return None
+
     def read(self) -> pl.DataFrame:
         """Turns the card's columns to text; see :func:`recsys_had.data.normalise.normalise`.
+
+        Raises:
+            DataError: a column's type has no text, or one line per text that is not UTF-8.
+        """
+        problems = Problems()
+        frame = self.parse(problems)
+        problems.raise_any()
+        return frame
+
+    def parse(self, problems: Problems) -> pl.DataFrame:
+        """The same; a row with a text that is not UTF-8 is a problem.
 
         Raises:
             DataError: a column's type has no text.
         """
         try:
-            frame = pl.DataFrame(pl.from_arrow(self.batch)).select(self.wanted)
+            batch = sound_texts(self.batch, place=self.place, problems=problems)
+            frame = pl.DataFrame(pl.from_arrow(batch)).select(self.wanted)
             return normalise_columns(frame, self.file.card_columns, missing=self.file.missing)
         except DataError as error:
-            problems = [f"{self.file.path}: {problem}" for problem in error.problems]
-            raise DataError(problems) from error
+            told = [f"{self.file.path}: {problem}" for problem in error.problems]
+            raise DataError(told) from error
         except (pa.ArrowException, pl.exceptions.PolarsError) as cause:
             raise DataError(f"{self.file.path}: cannot be read: {cause}.") from cause

@@ -1,12 +1,16 @@
 """TextFile: a TSV or CSV file as blocks of records, cut at bytes that depend on the file alone."""
 
+import codecs
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from recsys_had.data.files import MAX_RECORD_BYTES, ByteStream, is_plain, open_bytes, read_range
 from recsys_had.data.lines import Dialect, Records, plain_line_ends
@@ -148,12 +152,18 @@ class TextFile:
         Raises:
             DataError: the first such quote, with its line.
         """
-        stray = records.stray_quote()
-        if stray is not None:
-            raise DataError(
-                f"{self.path}:{first_line + records.line_at(stray)}: a quote stands inside a "
-                "column or is never closed. Put the column in quotes and double those inside it."
-            )
+        strays = records.stray_quotes()
+        if len(strays):
+            self.refuse_quote(records, int(strays[0]), first_line)
+
+    def refuse_quote(self, records: Records, stray: int, first_line: int) -> NoReturn:
+        """Tells of a quote that no row of CSV can have."""
+        line, begin = records.line_at(stray), records.start_line(stray)
+        where = "" if begin == line else f" in the row that begins in line {first_line + begin}"
+        raise DataError(
+            f"{self.path}:{first_line + line}: a quote stands inside a column or is never "
+            f"closed{where}. Put the column in quotes and double those inside it."
+        )
 
     def decode(self, data: bytes, first_line: int) -> bytes:
         """The text as UTF-8."""
@@ -207,8 +217,11 @@ class TextRows:
 
     def place(self, row: int) -> str:
         """File and line of a row."""
-        line = int(self.records.lines[row]) if self.records.has_quotes else row
-        return f"{self.file.path}:{self.first_line + line}"
+        return f"{self.file.path}:{self.numbers(np.array([row]))[0]}"
+
+    def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The line of each of some rows, counted from 1."""
+        return self.first_line + (self.records.lines[rows] if self.records.has_quotes else rows)
 
     def read(self) -> pl.DataFrame:
         """Parses the rows into columns of text, nulls where a value is missing.
@@ -218,12 +231,30 @@ class TextRows:
         """
         data = self.file.decode(plain_line_ends(self.data), self.first_line)
         records = Records(data, self.file.dialect)
-        self._check(records)
-        frame = self._parse(data, has_quotes=records.has_quotes)
+        self.file.check_quotes(records, self.first_line)
+        problems = Problems()
+        self.add_wrong_widths(records, problems)
+        problems.raise_any()
+        return self.parse(data, has_quotes=records.has_quotes)
+
+    def text(self, row: int, *, max_bytes: int) -> str:
+        r"""The row as it stands in the file, or its beginning.
+
+        A byte that is no text is written as ``\xff``.
+        """
+        data = self.records.record(row).removesuffix(b"\r")
+        decoder = codecs.getincrementaldecoder(self.file.format.encoding)("backslashreplace")
+        return decoder.decode(data[:max_bytes], final=len(data) <= max_bytes)
+
+    def parse(self, data: bytes, *, has_quotes: bool) -> pl.DataFrame:
+        """Reads rows that are as the format asks, in UTF-8 and with plain line ends."""
+        if not data:
+            return pl.DataFrame(schema=dict.fromkeys(self.wanted, pl.String))
+        frame = self._parse(data, has_quotes=has_quotes)
         missing = self.file.format.missing
         if "" not in missing:
             frame = frame.with_columns(pl.all().fill_null(""))
-        elif not records.has_quotes:
+        elif not has_quotes:
             # Polars has made nulls of empty columns, unless they stand in quotes.
             missing = tuple(text for text in missing if text)
         return blank_missing(frame, missing, columns=self.wanted)
@@ -249,8 +280,8 @@ class TextRows:
             frame = frame.with_columns(pl.all().str.replace_all(stand_in, "\r", literal=True))
         return frame
 
-    def _check(self, records: Records) -> None:
-        self.file.check_quotes(records, self.first_line)
+    def add_wrong_widths(self, records: Records, problems: Problems) -> None:
+        """Adds a problem for every row with too few or too many columns."""
         width = len(self.file.columns)
         wrong, widths = records.wrong_widths(width)
         if not len(wrong):
@@ -262,9 +293,7 @@ class TextRows:
             return f"holds {found[row]} columns; {width} are expected."
 
         found = dict(zip(wrong.tolist(), widths.tolist(), strict=True))
-        problems = Problems()
         problems.add_rows(records.mask(wrong), self.place, describe)
-        problems.raise_any()
 
 
 def _taken_up(

@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_had.columns import VectorColumn
-from recsys_had.data.problems import Place, Problems
+from recsys_had.data.problems import Place, Problems, quoted
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -75,7 +75,7 @@ def _add_wrong_elements(
     def describe(row: int) -> str:
         vector, position = first[row]
         element = elements[vector * size + position]
-        got = "nothing" if element is None else repr(element)
+        got = "nothing" if element is None else quoted(element)
         return f"column {cell.name}: must hold finite numbers; got {got} as number {position + 1}."
 
     bad = np.zeros(len(cell), np.bool_)

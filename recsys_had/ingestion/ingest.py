@@ -26,6 +26,7 @@ from recsys_had.data.statistics import Statistics
 from recsys_had.errors import DataError
 from recsys_had.ingestion.engine import Engine, available_cores, open_engine
 from recsys_had.ingestion.parts import PartWriter, part_names
+from recsys_had.ingestion.rejects import write_rejects
 from recsys_had.ingestion.stage import Counter, Staged, Stager, save_side_tables
 from recsys_had.ingestion.vocabularies import Merger
 from recsys_had.output import OutputFolder
@@ -47,6 +48,7 @@ def ingest(
     overwrite: bool = False,
     engine: Literal["local", "ray"] = "local",
     num_workers: int | None = None,
+    on_error: Literal["stop", "reject"] = "stop",
     block_bytes: int = BLOCK_BYTES,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, Any]:
@@ -63,12 +65,14 @@ def ingest(
         engine: ``local``, or ``ray`` for the machines of a cluster, which must all see the files
             and ``out`` at the same paths.
         num_workers: processes; by default one a core, or fewer where there are fewer shards.
+        on_error: what a row that is not as the card says does: ``stop``, or ``reject``: it is left
+            out and told, with file, line and reason, in ``rejects.parquet``.
         block_bytes: decompressed bytes of a shard; parts are cut by it.
         on_rows: told the rows of each shard when it was read, and again when it was encoded.
 
     Returns:
-        ``rows_read``, ``rows`` per split, ``num_embeddings`` per field, ``rows_per_s``,
-        ``peak_rss_bytes``.
+        ``rows_read``, ``rows`` per split, ``rows_rejected``, ``num_embeddings`` per field,
+        ``rows_per_s``, ``peak_rss_bytes``.
 
     Raises:
         DataError: an input, a row or the output folder is not usable, or no row trains.
@@ -101,6 +105,7 @@ def ingest(
         "splits": [split for split, _ in inputs],
         "lookups": {name: table.digest for name, table in lookups.items()},
         "block_bytes": block_bytes,
+        "on_error": on_error,
         "versions": library_versions(),
     }
     num_workers = num_workers or _fitting_workers(source, block_bytes)
@@ -114,17 +119,20 @@ def ingest(
     ):
         _drop_unfinished(folder)
         side_tables = save_side_tables(lookups, folder.work)
-        stager = Stager(card, given, side_tables, folder.work)
+        stager = Stager(card, given, side_tables, folder.work, reject=on_error == "reject")
         staged = _stage(workers, stager, source, block_bytes=block_bytes, on_rows=on_rows)
         encoder = _merge(workers, card, staged, lookups, folder)
         parts = _write_parts(workers, encoder, staged, folder, on_rows=on_rows)
         rows = dict(zip(SPLITS, staged.rows, strict=True))
+        write_rejects(staged.shards, folder.stage / "rejects.parquet")
         manifest = {
             "kind": "data",
             "dataset": card.name,
             "card_digest": card.digest,
             "vocabulary_digest": encoder.digest,
+            "rows_read": staged.num_rows,
             "rows": {split: number for split, number in rows.items() if number},
+            "rows_rejected": staged.num_rejected,
             "num_embeddings": encoder.num_embeddings,
             "dense": list(card.dense),
             "versions": library_versions(),
@@ -140,6 +148,7 @@ def ingest(
     return {
         "rows_read": staged.num_rows,
         "rows": manifest["rows"],
+        "rows_rejected": staged.num_rejected,
         "num_embeddings": encoder.num_embeddings,
         "rows_per_s": staged.num_rows / max(time.perf_counter() - begin, 1e-9),
         "peak_rss_bytes": peak_rss_bytes,
@@ -151,18 +160,23 @@ class _AllStaged:
 
     Args:
         shards: in the order of their rows.
-        splits: split of every row, where it was not known shard by shard.
+        splits: split of every row that was kept, where it was not known shard by shard.
     """
 
     def __init__(self, shards: list[Staged], splits: Splits | None) -> None:
         self.shards = shards
         self._splits = splits
-        self._ends = np.cumsum([staged.num_rows for staged in shards])
+        self._ends = np.cumsum([staged.num_kept for staged in shards])
 
     @property
     def num_rows(self) -> int:
         """Rows read."""
-        return int(self._ends[-1])
+        return sum(staged.num_rows for staged in self.shards)
+
+    @property
+    def num_rejected(self) -> int:
+        """Rows that were rejected."""
+        return self.num_rows - int(self._ends[-1])
 
     @property
     def rows(self) -> list[int]:
@@ -174,7 +188,7 @@ class _AllStaged:
         if self._splits is None:
             return None
         end = int(self._ends[number])
-        return self._splits[end - self.shards[number].num_rows : end]
+        return self._splits[end - self.shards[number].num_kept : end]
 
     def num_distinct(self, field: str) -> list[int]:
         """Distinct values of a field in each shard."""
@@ -268,7 +282,8 @@ def _stage(
     found = _AllStaged(shards, splits)
     if not found.rows[SPLITS.index("train")]:
         raise DataError(
-            f"split: none of the {found.num_rows:,} rows is in the training split. "
+            f"split: none of the {found.num_rows - found.num_rejected:,} rows is in the training "
+            "split. "
             "Give more rows, or another split."
         )
     return found

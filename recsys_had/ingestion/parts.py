@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys_had.data.encode import Encoder
+from recsys_had.data.read_block import SPLIT
 from recsys_had.data.split import Splits
-from recsys_had.ingestion.stage import SPLIT, Shard
+from recsys_had.ingestion.stage import Shard
 from recsys_had.ingestion.vocabularies import ids_of
 from recsys_had.schema import SPLITS
 
@@ -61,8 +62,7 @@ class PartWriter:
             if field.has_vocabulary
         }
         encoded = self.encoder.encode_values(values, known=known)
-        row_id = np.arange(shard.first_row_id, shard.first_row_id + values.num_rows)
-        encoded = encoded.add_column(0, "row_id", pa.array(row_id))
+        encoded = encoded.add_column(0, "row_id", pa.array(shard.row_ids(values)))
         if splits is None:
             splits = values.column(SPLIT).to_numpy()
         parts = {}

@@ -6,33 +6,24 @@ values once; the second pass turns those numbers into ids when all shards have b
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_had.data.lookups import SideTable
-from recsys_had.data.prepare import prepare
 from recsys_had.data.raw import RawBlock
-from recsys_had.data.split import Splits, split_by_content, split_by_time
+from recsys_had.data.read_block import SPLIT, read_block
+from recsys_had.data.split import Splits
 from recsys_had.data.statistics import Statistics, rows_per_value
 from recsys_had.errors import DataError
-from recsys_had.schema import (
-    SPLITS,
-    ContentHashSplit,
-    DatasetCard,
-    Lookup,
-    StratifiedSplit,
-    TimeSplit,
-)
+from recsys_had.schema import SPLITS, DatasetCard, Lookup, StratifiedSplit
 
-# Columns of a staged shard beside its values; no field's name holds a dot.
-SPLIT = ".split"
-_UNKNOWN = -1
+# Which rows of the shard were kept, where some were rejected; no field's name holds a dot.
+_ROW = ".row"
 
 
 @dataclass(frozen=True)
@@ -59,9 +50,25 @@ class Shard:
         """How many training rows hold each of its distinct values."""
         return self.work / f"counts-{self.number:06d}.arrow"
 
+    @property
+    def rejects_path(self) -> Path:
+        """The rows that were rejected; there is no such file where none were."""
+        return self.work / f"rejects-{self.number:06d}.arrow"
+
     def read(self) -> pa.RecordBatch:
         """The values, mapped from the disk and not copied."""
         return read_batch(self.path)
+
+    def row_ids(self, values: pa.RecordBatch) -> NDArray[np.int64]:
+        """Row id of each of its rows."""
+        if _ROW not in values.schema.names:
+            return np.arange(self.first_row_id, self.first_row_id + values.num_rows)
+        rows: NDArray[np.int64] = values.column(_ROW).to_numpy() + self.first_row_id
+        return rows
+
+    def rejects(self) -> pa.RecordBatch | None:
+        """Its rejected rows, with their row ids; None where there are none."""
+        return read_batch(self.rejects_path) if self.rejects_path.is_file() else None
 
     def counts(self, field: str) -> NDArray[np.int64]:
         """Training rows that hold each distinct value of a field, in the order of its values."""
@@ -78,6 +85,7 @@ class Staged:
     Args:
         shard: where it lies.
         num_rows: rows read.
+        num_kept: rows that were not rejected.
         rows: rows of each split, in the order of ``SPLITS``; all 0 where labels are waited for.
         num_distinct: distinct values of each field that has a vocabulary.
         statistics: of the training rows; empty where labels are waited for.
@@ -88,6 +96,7 @@ class Staged:
 
     shard: Shard
     num_rows: int
+    num_kept: int = 0
     rows: tuple[int, ...] = ()
     num_distinct: Mapping[str, int] | None = None
     statistics: Statistics | None = None
@@ -105,12 +114,14 @@ class Stager:
         given: split of each input, or None where the card's rule decides.
         lookups: file of each side table.
         work: folder of staged shards.
+        reject: whether rows that are not as the card says are left out, not an error.
     """
 
     card: DatasetCard
     given: tuple[int, ...] | None
     lookups: Mapping[str, Path]
     work: Path
+    reject: bool = False
 
     @property
     def waits_for_labels(self) -> bool:
@@ -124,36 +135,29 @@ class Stager:
         was_there = shard.path.is_file()
         if not was_there:
             try:
-                values = self._read(block)
+                self._stage(block, shard)
             except DataError as error:
                 return Staged(shard, block.num_rows, problems=error)
-            write_batch(values, shard.path)
         values = shard.read()
+        known = Staged(shard, block.num_rows, values.num_rows, was_there=was_there)
         if self.waits_for_labels:
-            labels = values.column("label").to_numpy().astype(np.int8)
-            return Staged(shard, block.num_rows, labels=labels, was_there=was_there)
-        counted = count(self.card, shard, values, values.column(SPLIT).to_numpy())
-        return Staged(shard, block.num_rows, *counted, was_there=was_there)
+            return replace(known, labels=values.column("label").to_numpy().astype(np.int8))
+        return count(self.card, known, values, values.column(SPLIT).to_numpy())
 
-    def _read(self, block: RawBlock) -> pa.RecordBatch:
-        frame = block.read()
+    def _stage(self, block: RawBlock, shard: Shard) -> None:
         lookups = {
             name: _side_table(lookup.model_dump_json(), self.lookups[name])
             for name, lookup in self.card.lookups.items()
         }
-        values = prepare(frame, self.card, lookups, place=block.place, require_label=True)
-        splits = self._splits(block, frame)
-        return _narrow(values).append_column(SPLIT, pa.array(splits))
-
-    def _splits(self, block: RawBlock, frame: Any) -> Splits:
-        rule = self.card.split
-        if self.given is not None:
-            return np.full(block.num_rows, self.given[block.input_index], np.int8)
-        if isinstance(rule, ContentHashSplit):
-            return split_by_content(frame, self.card, rule)
-        if isinstance(rule, TimeSplit):
-            return split_by_time(frame, self.card, rule, place=block.place)
-        return np.full(block.num_rows, _UNKNOWN, np.int8)
+        found = read_block(block, self.card, lookups, self.given, reject=self.reject)
+        values = _narrow(found.values)
+        if found.kept is not None:
+            values = values.append_column(_ROW, pa.array(found.kept))
+            row_id = pa.array(found.rejects["row"].to_numpy() + block.first_row_id)
+            rejects = found.rejects.drop(["row"]).add_column(0, "row_id", row_id)
+            write_batch(rejects.combine_chunks().to_batches()[0], shard.rejects_path)
+        # The last: what is there is whole.
+        write_batch(values, shard.path)
 
 
 @dataclass(frozen=True)
@@ -165,18 +169,11 @@ class Counter:
     def __call__(self, task: tuple[Staged, Splits]) -> Staged:
         """Counts one shard, given the split of each of its rows."""
         staged, splits = task
-        counted = count(self.card, staged.shard, staged.shard.read(), splits)
-        return Staged(staged.shard, staged.num_rows, *counted, was_there=staged.was_there)
+        return count(self.card, staged, staged.shard.read(), splits)
 
 
-def count(
-    card: DatasetCard, shard: Shard, values: pa.RecordBatch, splits: Splits
-) -> tuple[tuple[int, ...], dict[str, int], Statistics]:
-    """Counts a shard's training rows; the counts of its values are left in a file.
-
-    Returns:
-        Rows of each split, distinct values of each field with a vocabulary, statistics.
-    """
+def count(card: DatasetCard, staged: Staged, values: pa.RecordBatch, splits: Splits) -> Staged:
+    """Counts a shard's training rows; the counts of its values are left in a file."""
     is_training = splits == SPLITS.index("train")
     counts = {
         field.name: rows_per_value(values.column(field.name), is_training)
@@ -185,11 +182,16 @@ def count(
     }
     if counts:
         lists = {name: pa.array([found], pa.list_(pa.int32())) for name, found in counts.items()}
-        write_batch(pa.RecordBatch.from_pydict(lists), shard.counts_path)
+        write_batch(pa.RecordBatch.from_pydict(lists), staged.shard.counts_path)
     statistics = Statistics(card)
     statistics.add(values, is_training)
-    rows = tuple(int((splits == code).sum()) for code in range(len(SPLITS)))
-    return rows, {name: len(found) for name, found in counts.items()}, statistics
+    return replace(
+        staged,
+        rows=tuple(int((splits == code).sum()) for code in range(len(SPLITS))),
+        num_distinct={name: len(found) for name, found in counts.items()},
+        statistics=statistics,
+        labels=None,
+    )
 
 
 def save_side_tables(lookups: Mapping[str, SideTable], work: Path) -> dict[str, Path]:

@@ -234,21 +234,25 @@ def test_of_many_problems_the_first_twenty_are_told_and_all_are_counted(write: W
 
 
 @pytest.mark.parametrize(
-    ("text", "line"),
+    ("text", "line", "begin"),
     [
-        ('a,b,c\n1,2,3\n1,x"y",3\n', 3),
-        ('a,b,c\n1,"x"y,3\n', 2),
-        ('a,b,c\n1,"x\n\ny" ,3\n', 4),
-        ('a,b,c\n1,2,3\n1,"x,3\n1,2,3\n', 3),
-        ('a,b,c\n1, "x",3\n', 2),
-        ('a,"b"x,c\n1,2,3\n', 1),
-        ('a,b"x,c\n1,2,3\n', 1),
+        ('a,b,c\n1,2,3\n1,x"y",3\n', 3, 3),
+        ('a,b,c\n1,"x"y,3\n', 2, 2),
+        ('a,b,c\n1,"x\n\ny" ,3\n', 4, 2),
+        ('a,b,c\n1,2,3\n1,"x,3\n1,2,3\n', 3, 3),
+        ('a,b,c\n1,2,3\n1,"x,3\n1,2,3\n1,"y",3\n', 5, 3),
+        ('a,b,c\n1, "x",3\n', 2, 2),
+        ('a,"b"x,c\n1,2,3\n', 1, 1),
+        ('a,b"x,c\n1,2,3\n', 1, 1),
     ],
 )
-def test_a_stray_quote_is_told_with_its_line(write: Write, text: str, line: int) -> None:
+def test_a_stray_quote_is_told_with_its_line_and_where_its_row_begins(
+    write: Write, text: str, line: int, begin: int
+) -> None:
     path = write(text)
+    where = "" if begin == line else f" in the row that begins in line {begin}"
     message = (
-        f"{path}:{line}: a quote stands inside a column or is never closed. "
+        f"{path}:{line}: a quote stands inside a column or is never closed{where}. "
         "Put the column in quotes and double those inside it."
     )
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):

@@ -369,3 +369,15 @@ def test_raw_rows_that_changed_are_not_taken_from_an_earlier_try(
     assert done.code == 0
     assert "earlier try" not in done.err
     assert "u9" in pl.read_parquet(out / "vocab" / "user.parquet")["value"].to_list()
+
+
+def test_wrong_rows_are_rejected_where_that_is_asked_for(cli, job, tmp_path: Path) -> None:
+    raw, out = tmp_path / "rows.tsv", tmp_path / "data"
+    raw.write_text(GOOD + GOOD.replace("30", "x") + "short\n" + GOOD)
+    assert ingest(cli, job, f"train={raw}", out).code == 2
+    words = ("ingest", job.card, "--raw", f"train={raw}", "--on-error", "reject", "--out")
+    report = cli(*words, out, "--json").json
+    assert (report["rows_read"], report["rows"], report["rows_rejected"]) == (7, {"train": 5}, 2)
+    assert pl.read_parquet(out / "rejects.parquet")["line"].to_list() == [3, 5]
+    told = cli(*words, tmp_path / "again")
+    assert f"; 2 rejected, told in {tmp_path / 'again' / 'rejects.parquet'}" in told.out

@@ -1,0 +1,65 @@
+"""Texts of Arrow columns, seen to be UTF-8: Arrow and polars trust a file that says so."""
+
+import numpy as np
+import pyarrow as pa
+
+from recsys_had.data.problems import Place, Problems
+from recsys_had.data.utf8 import told, wrong_byte
+from recsys_had.errors import DataError
+
+_TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_BINARY = (
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_binary_view,
+    pa.types.is_fixed_size_binary,
+)
+
+
+def sound_texts(batch: pa.RecordBatch, *, place: Place, problems: Problems) -> pa.RecordBatch:
+    r"""The rows with bytes as text; one that is no UTF-8 is a problem, and null.
+
+    Args:
+        batch: the rows.
+        place: names a row in a problem.
+        problems: takes the rows with a text that is none.
+
+    Raises:
+        DataError: texts inside lists are not UTF-8.
+
+    >>> batch = pa.record_batch({"a": pa.array([b"x", b"\xff"])})
+    >>> sound_texts(batch, place=str, problems=Problems()).to_pydict()
+    {'a': ['x', None]}
+    """
+    for number, field in enumerate(batch.schema):
+        column = batch.column(number)
+        is_binary = any(check(column.type) for check in _BINARY)
+        try:
+            column.validate(full=True)
+            if pa.types.is_dictionary(column.type):
+                column.dictionary.validate(full=True)
+            if not is_binary:
+                continue
+            texts = column.cast(pa.large_binary()).cast(pa.large_string())
+        except pa.ArrowInvalid as cause:
+            texts = _sound(column, field.name, place, problems)
+            if texts is None:
+                raise DataError(f"column {field.name}: cannot be read: {cause}.") from cause
+        batch = batch.set_column(number, field.name, texts)
+    return batch
+
+
+def _sound(column: pa.Array, name: str, place: Place, problems: Problems) -> pa.Array | None:
+    """Texts row by row, or None where the column holds none."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if not any(check(column.type) for check in (*_TEXT, *_BINARY)):
+        return None
+    data = column.cast(pa.large_binary()).to_pylist()
+    wrong = np.array([row is not None and wrong_byte(row) is not None for row in data], np.bool_)
+    problems.add_rows(wrong, place, lambda row: f"column {name}: {told(data[row])}")
+    texts = [
+        None if row is None or bad else row.decode()
+        for row, bad in zip(data, wrong.tolist(), strict=True)
+    ]
+    return pa.array(texts, pa.large_string())

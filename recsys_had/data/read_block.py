@@ -1,0 +1,208 @@
+"""One block of raw rows to values: read, checked and split, the wrong rows told or rejected."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recsys_had.data.lookups import SideTable
+from recsys_had.data.prepare import prepare
+from recsys_had.data.problems import Problems
+from recsys_had.data.raw import RawBlock
+from recsys_had.data.split import Splits, split_by_content, split_by_time, split_times
+from recsys_had.errors import DataError
+from recsys_had.schema import ContentHashSplit, DatasetCard, TimeSplit
+
+# A column of the values; no field's name holds a dot.
+SPLIT = ".split"
+
+REJECTS = pa.schema(
+    {
+        "row": pa.int64(),
+        "file": pa.string(),
+        "line": pa.int64(),
+        "reason": pa.string(),
+        "text": pa.large_string(),
+    }
+)
+_MAX_REASON = 1000
+_MAX_TEXT_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class ReadBlock:
+    """What a block of raw rows says.
+
+    Args:
+        values: of the rows that are right, and their split (a place in ``SPLITS``; -1 where it is
+            known when all labels are) in a column of its own.
+        kept: which rows of the block those are, counted from 0; None where it is all of them.
+        rejects: the others: ``row`` in the block, ``file``, ``line`` (of a Parquet file the row,
+            from 0), ``reason`` and ``text``: the row as it stands in the file, at most 4 KiB of
+            it, null where the file is no text.
+        ids: text of each column that identifies the rows that are right.
+    """
+
+    values: pa.RecordBatch
+    kept: NDArray[np.int64] | None
+    rejects: pa.Table
+    ids: Mapping[str, pl.Series]
+
+
+def read_block(
+    block: RawBlock,
+    card: DatasetCard,
+    lookups: Mapping[str, SideTable],
+    given: Sequence[int] | None,
+    *,
+    reject: bool = False,
+) -> ReadBlock:
+    r"""Reads a block, its values and its splits.
+
+    The values of the rows that are right are those they have in a file without the others. Memory
+    is bounded by the block: a reason ends after 1,000 characters.
+
+    Args:
+        block: the rows.
+        card: what the columns are.
+        lookups: the card's side tables.
+        given: split of each input, or None where the card's rule decides.
+        reject: whether rows that are not as the card says are left out and told, not an error.
+
+    Raises:
+        DataError: the file is not usable, or, without ``reject``, one line per problem of a row.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from recsys_had.data.raw import RawSource
+    >>> from recsys_had.schema import parse_card
+    >>> card = parse_card('''
+    ... name: clicks
+    ... format: {type: csv}
+    ... columns: {click: {kind: label}, I1: {kind: integer}}
+    ... split: {by: given}
+    ... ''')
+    >>> path = Path(tempfile.mkdtemp()) / "rows.csv"
+    >>> _ = path.write_text("click,I1\n1,5\n?,x\n\n0,7\n")
+    >>> [block] = RawSource([path], card).blocks()
+    >>> read = read_block(block, card, {}, [0], reject=True)
+    >>> read.values["I1"].to_pylist(), read.kept.tolist()
+    ([5.0, 7.0], [0, 3])
+    >>> read.rejects.drop(["file"]).to_pylist()[1]
+    {'row': 2, 'line': 4, 'reason': 'is blank. Remove the line.', 'text': ''}
+    >>> read.rejects["reason"][0].as_py()
+    "column click: must be 0 or 1; got '?'.; column I1: must be a whole number; got 'x'."
+    """
+    try:
+        frame = block.read()
+        values = _values(block, frame, card, lookups, given)
+    except DataError:
+        # Most blocks are right; only one that is not is gone through row by row.
+        if not reject:
+            raise
+        return _read_sifted(block, card, lookups, given)
+    return ReadBlock(values, None, REJECTS.empty_table(), _ids(frame, card))
+
+
+def _values(
+    block: RawBlock,
+    frame: pl.DataFrame,
+    card: DatasetCard,
+    lookups: Mapping[str, SideTable],
+    given: Sequence[int] | None,
+) -> pa.RecordBatch:
+    values = prepare(frame, card, lookups, place=block.place, require_label=True)
+    return values.append_column(SPLIT, pa.array(_splits(block, frame, card, given)))
+
+
+def _splits(
+    block: RawBlock, frame: pl.DataFrame, card: DatasetCard, given: Sequence[int] | None
+) -> Splits:
+    rule = card.split
+    if given is not None:
+        return np.full(len(frame), given[block.input_index], np.int8)
+    if isinstance(rule, ContentHashSplit):
+        return split_by_content(frame, card, rule)
+    if isinstance(rule, TimeSplit):
+        return split_by_time(frame, card, rule, place=block.place)
+    return np.full(len(frame), -1, np.int8)  # known when all labels are
+
+
+def _read_sifted(
+    block: RawBlock,
+    card: DatasetCard,
+    lookups: Mapping[str, SideTable],
+    given: Sequence[int] | None,
+) -> ReadBlock:
+    """Leaves out rows that are not as the format asks, then those a value of which is wrong."""
+    form, content = Problems(every_row=True), Problems(every_row=True)
+    frame = block.sift(form)
+    whole = np.flatnonzero(~form.bad_rows(block.num_rows))
+
+    def place(row: int) -> str:
+        return block.place(int(whole[row]))
+
+    prepare(frame, card, lookups, place=place, require_label=True, problems=content)
+    if given is None and isinstance(card.split, TimeSplit):
+        split_times(frame, card, card.split, place=place, problems=content)
+    right = ~content.bad_rows(len(frame))
+    frame = frame.filter(pl.Series(right, dtype=pl.Boolean))
+    reasons = _Reasons()
+    reasons.add(form, np.arange(block.num_rows))
+    reasons.add(content, whole)
+    return ReadBlock(
+        _values(block, frame, card, lookups, given),
+        whole[right],
+        reasons.table(block),
+        _ids(frame, card),
+    )
+
+
+def _ids(frame: pl.DataFrame, card: DatasetCard) -> dict[str, pl.Series]:
+    """The columns of kind id, but keys of side tables: many rows may have the same."""
+    keys = {lookup.key for lookup in card.lookups.values()}
+    return {
+        name: frame[name]
+        for name, column in card.columns.items()
+        if column.kind == "id" and name not in keys
+    }
+
+
+class _Reasons:
+    """Why rows are rejected."""
+
+    def __init__(self) -> None:
+        self._of: dict[int, list[str]] = {}
+
+    def add(self, problems: Problems, rows: NDArray[np.int64]) -> None:
+        """Adds what is wrong; ``rows`` are the places in the block of those it is told of."""
+        for found in problems.rows:
+            for row in np.flatnonzero(found.bad).tolist():
+                told = self._of.setdefault(int(rows[row]), [])
+                reason = found.describe(row)
+                # A time is read for its parts and for the split.
+                if reason not in told:
+                    told.append(reason)
+
+    def table(self, block: RawBlock) -> pa.Table:
+        """The rejects, in the order of their rows."""
+        rows = np.array(sorted(self._of), np.int64)
+        columns = [
+            pa.array(rows),
+            pa.array([str(block.path)] * len(rows), pa.string()),
+            pa.array(block.rows.numbers(rows)),
+            pa.array([_joined(self._of[row]) for row in rows.tolist()], pa.string()),
+            pa.array(
+                [block.rows.text(row, max_bytes=_MAX_TEXT_BYTES) for row in rows.tolist()],
+                pa.large_string(),
+            ),
+        ]
+        return pa.Table.from_arrays(columns, schema=REJECTS)
+
+
+def _joined(reasons: list[str]) -> str:
+    text = "; ".join(reasons)
+    return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."
