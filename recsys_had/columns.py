@@ -47,11 +47,13 @@ class _Vocabulary(CardPart):
 
     Args:
         min_count: a value gets an id of its own from this many training rows on.
+        top_k: as many values at most get one, those of most training rows.
         hash_buckets: ids 1..hash_buckets by XXH64 instead of a vocabulary.
         managed: ids that training gives out instead of a vocabulary.
     """
 
     min_count: int = pydantic.Field(default=1, ge=1)
+    top_k: int | None = pydantic.Field(default=None, ge=1, lt=2**31)
     hash_buckets: int | None = pydantic.Field(default=None, ge=1, lt=2**31)
     managed: ManagedIds | None = None
 
@@ -65,6 +67,11 @@ class _Vocabulary(CardPart):
         if self.hash_buckets is not None and self.min_count != 1:
             raise ValueError(
                 "min_count and hash_buckets exclude each other; a hash keeps no counts. Keep one."
+            )
+        if self.top_k is not None and not (self.hash_buckets is None and self.managed is None):
+            other = "managed" if self.hash_buckets is None else "hash_buckets"
+            raise ValueError(
+                f"top_k and {other} exclude each other: only a vocabulary counts values. Keep one."
             )
         return self
 
@@ -218,6 +225,7 @@ class Field:
         min_count: training rows a value needs to get an id.
         hash_buckets: number of hashed ids, or None.
         managed: ids that training gives out, or None. Without either there is a vocabulary.
+        top_k: values that get an id at most, or None.
     """
 
     name: str
@@ -226,6 +234,7 @@ class Field:
     min_count: int = 1
     hash_buckets: int | None = None
     managed: ManagedIds | None = None
+    top_k: int | None = None
 
     @property
     def has_vocabulary(self) -> bool:
@@ -259,8 +268,8 @@ def source_columns(columns: Mapping[str, Column]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _ids(column: _Vocabulary) -> tuple[int, int | None, ManagedIds | None]:
-    return column.min_count, column.hash_buckets, column.managed
+def _ids(column: _Vocabulary) -> tuple[int, int | None, ManagedIds | None, int | None]:
+    return column.min_count, column.hash_buckets, column.managed, column.top_k
 
 
 def fields_of(name: str, column: Column) -> Iterator[Field]:

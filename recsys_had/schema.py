@@ -123,6 +123,8 @@ Split = Annotated[
 # Columns every encoded shard has beside its fields.
 _RESERVED = ("label", "row_id", "weight")
 _RESERVED_IN_WORDS = "label, row_id or weight"
+# Options of columns that came after the first cards; None is their default.
+_LATER_OPTIONS = ("managed", "top_k")
 
 
 class DatasetCard(CardPart):
@@ -258,8 +260,9 @@ class DatasetCard(CardPart):
         # A card that says nothing of it has the digest it had before there was such a thing.
         for columns in (content, *content["lookups"].values()):
             for column in columns["columns"].values():
-                if column.get("managed", ...) is None:
-                    del column["managed"]
+                for option in _LATER_OPTIONS:
+                    if column.get(option, ...) is None:
+                        del column[option]
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

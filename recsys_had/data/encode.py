@@ -312,7 +312,7 @@ class Encoder:
 
 def _ids_of(field: Field, statistics: Statistics) -> Ids:
     return _ids_without_vocabulary(field) or Vocabulary.from_counts(
-        statistics.counts(field.name), min_count=field.min_count
+        statistics.counts(field.name), min_count=field.min_count, top_k=field.top_k
     )
 
 

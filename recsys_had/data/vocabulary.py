@@ -89,11 +89,15 @@ class Vocabulary:
         self._sorted = SortedTexts(values)
 
     @classmethod
-    def from_counts(cls, counts: pl.DataFrame, *, min_count: int) -> "Vocabulary":
-        """Gives ids to the values that ``min_count`` rows hold at least."""
+    def from_counts(
+        cls, counts: pl.DataFrame, *, min_count: int, top_k: int | None = None
+    ) -> "Vocabulary":
+        """Gives ids to the values that ``min_count`` rows hold at least, to ``top_k`` at most."""
         kept = counts.filter(pl.col("count") >= min_count).sort(
             ["count", "value"], descending=[True, False]
         )
+        if top_k is not None:
+            kept = kept.head(top_k)
         return cls(kept["value"], kept["count"].cast(pl.Int64))
 
     @property
