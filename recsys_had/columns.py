@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 
@@ -98,30 +98,94 @@ class MultiCategoricalColumn(_Vocabulary):
     flags: tuple[str, ...] | None = pydantic.Field(default=None, strict=False)
 
 
-class IntegerColumn(_Vocabulary):
+_Limit = TypeVar("_Limit", int, float)
+
+
+def _in_order(clip: tuple[_Limit | None, _Limit | None]) -> tuple[_Limit | None, _Limit | None]:
+    low, high = clip
+    if (low is None and high is None) or (low is not None and high is not None and low >= high):
+        raise ValueError(
+            f"must be [least, greatest], one of which may be left empty; got {list(clip)}."
+        )
+    return clip
+
+
+class _Number(CardPart):
+    """Options of every number: ``num_bins`` of ``quantile_bins``, at most."""
+
+    transform: str
+    num_bins: int | None = pydantic.Field(default=None, ge=2, le=1 << 16)
+
+    @pydantic.model_validator(mode="after")
+    def _has_bins(self) -> "_Number":
+        if self.transform == "quantile_bins" and self.num_bins is None:
+            raise ValueError(
+                "quantile_bins needs num_bins, how many bins there are at most. Add it."
+            )
+        if self.transform != "quantile_bins" and self.num_bins is not None:
+            raise ValueError(
+                f"num_bins belongs to transform quantile_bins; got '{self.transform}'. Leave one "
+                "of both out."
+            )
+        return self
+
+
+class IntegerColumn(_Number, _Vocabulary):
     """A whole number.
 
-    ``log_squared_bucket`` makes it a categorical field: ``x > 2`` becomes ``floor(ln(x)^2)``,
-    a smaller one stays itself (the preparation of the Criteo x4 benchmark). The other
-    transforms make it a dense input: ``log1p`` is ``sign(x) ln(1 + |x|)``, ``standardise``
-    is ``(x - mean) / std`` over the training rows.
+    Two transforms make it a categorical field. ``log_squared_bucket``: ``x > 2`` becomes
+    ``floor(ln(x)^2)``, a smaller one stays itself (the preparation of the Criteo x4 benchmark).
+    ``quantile_bins``: the number of the bin it lies in; see
+    :class:`recsys_had.data.quantiles.QuantileBins`. The others make it a dense input: ``log1p`` is
+    ``sign(x) ln(1 + |x|)``, ``standardise`` is ``(x - mean) / std`` and ``min_max``
+    ``(x - min) / (max - min)`` over the training rows.
 
     Args:
-        transform: none, log1p, standardise or log_squared_bucket.
+        transform: none, log1p, standardise, min_max, log_squared_bucket or quantile_bins.
+        num_bins: of ``quantile_bins``, at most.
+        clip: least and greatest number, one of which may be left empty; what lies beyond is taken
+            for it, before the transform.
         missing: the number an absent one is taken for, before the transform. Without it an
-            absent bucket is id 0, an absent dense input 0.0 after the transform.
+            absent bucket or bin is id 0, an absent dense input 0.0 after the transform.
     """
 
     kind: Literal["integer"]
-    transform: Literal["none", "log1p", "standardise", "log_squared_bucket"] = "none"
+    transform: Literal[
+        "none", "log1p", "standardise", "min_max", "log_squared_bucket", "quantile_bins"
+    ] = "none"
+    clip: Annotated[
+        tuple[int | None, int | None] | None,
+        pydantic.Field(strict=False),
+        pydantic.AfterValidator(lambda clip: clip and _in_order(clip)),
+    ] = None
     missing: int | None = None
 
+    @pydantic.model_validator(mode="after")
+    def _counts_values(self) -> "IntegerColumn":
+        if self.transform == "quantile_bins":
+            if _ids(self) != (1, None, None, None):
+                raise ValueError(
+                    "quantile_bins excludes min_count, top_k, hash_buckets and managed: each bin "
+                    "has an id. Leave them out."
+                )
+        elif self.transform != "log_squared_bucket" and self.top_k is not None:
+            raise ValueError(
+                f"top_k chooses among the values of a field, and transform {self.transform} makes "
+                "none. Leave it out, or let the kind be categorical."
+            )
+        return self
 
-class FloatColumn(CardPart):
-    """A real number; see :class:`IntegerColumn` for the transforms."""
+
+class FloatColumn(_Number):
+    """A real number; see :class:`IntegerColumn` for the options."""
 
     kind: Literal["float"]
-    transform: Literal["none", "log1p", "standardise"] = "none"
+    transform: Literal["none", "log1p", "standardise", "min_max", "quantile_bins"] = "none"
+    clip: Annotated[
+        tuple[float | None, float | None] | None,
+        pydantic.Field(strict=False),
+        pydantic.AfterValidator(lambda clip: clip and _in_order(clip)),
+    ] = None
     missing: float | None = None
 
 
@@ -221,7 +285,7 @@ class Field:
     Args:
         name: the field's name, unique in the card.
         column: raw column it is made of.
-        source: how: ``value``, ``multi``, ``bucket`` or a date part.
+        source: how: ``value``, ``multi``, ``bucket``, ``quantile`` or a date part.
         min_count: training rows a value needs to get an id.
         hash_buckets: number of hashed ids, or None.
         managed: ids that training gives out, or None. Without either there is a vocabulary.
@@ -230,7 +294,7 @@ class Field:
 
     name: str
     column: str
-    source: Literal["value", "multi", "bucket", "hour", "weekday", "is_weekend"]
+    source: Literal["value", "multi", "bucket", "quantile", "hour", "weekday", "is_weekend"]
     min_count: int = 1
     hash_buckets: int | None = None
     managed: ManagedIds | None = None
@@ -238,7 +302,7 @@ class Field:
 
     @property
     def has_vocabulary(self) -> bool:
-        """Whether ids are those of the values that training rows hold."""
+        """Whether each id is that of a value, or bin, that training rows have shown."""
         return self.hash_buckets is None and self.managed is None
 
     @property
@@ -251,7 +315,7 @@ def is_dense(column: Column) -> bool:
     """Whether a column is a dense input of the model."""
     if not isinstance(column, IntegerColumn | FloatColumn):
         return False
-    return column.transform != "log_squared_bucket"
+    return column.transform not in {"log_squared_bucket", "quantile_bins"}
 
 
 def source_columns(columns: Mapping[str, Column]) -> tuple[str, ...]:
@@ -281,6 +345,8 @@ def fields_of(name: str, column: Column) -> Iterator[Field]:
             yield Field(name, name, "multi", *_ids(column))
         case IntegerColumn(transform="log_squared_bucket"):
             yield Field(name, name, "bucket", *_ids(column))
+        case IntegerColumn(transform="quantile_bins") | FloatColumn(transform="quantile_bins"):
+            yield Field(name, name, "quantile")
         case TimestampColumn():
             for part, field_name in column.parts.items():
                 yield Field(field_name, name, part)

@@ -124,7 +124,7 @@ Split = Annotated[
 _RESERVED = ("label", "row_id", "weight")
 _RESERVED_IN_WORDS = "label, row_id or weight"
 # Options of columns that came after the first cards; None is their default.
-_LATER_OPTIONS = ("managed", "top_k")
+_LATER_OPTIONS = ("managed", "top_k", "clip", "num_bins")
 
 
 class DatasetCard(CardPart):

@@ -19,6 +19,8 @@ from recsys_had.data.lookups import SideTable
 from recsys_had.data.normalise import normalise
 from recsys_had.data.prepare import prepare
 from recsys_had.data.problems import Place
+from recsys_had.data.quantiles import QuantileBins, with_bins
+from recsys_had.data.ranges import Range
 from recsys_had.data.statistics import Scale, Statistics
 from recsys_had.data.values import required_columns
 from recsys_had.data.vocabulary import HashedIds, ManagedHashes, Vocabulary, texts_of
@@ -33,14 +35,17 @@ class Encoder:
     """Turns raw rows into ids and numbers, as a card says and training rows have shown.
 
     In every field 0 is a missing or an unseen value. Ids of a vocabulary count from 1 by falling
-    number of training rows; hashed ids are ``1 + XXH64(value) % hash_buckets``. A managed field has
-    63 bits of the hash in place of an id: the model knows which row that is.
+    number of training rows, those of bins from the lowest one on; hashed ids are
+    ``1 + XXH64(value) % hash_buckets``. A managed field has 63 bits of the hash in place of an id:
+    the model knows which row that is.
 
     Args:
         card: what the columns are.
         ids: per field, what gives a value its id.
         scales: mean and deviation of each standardised column.
         lookups: the card's side tables.
+        ranges: least and greatest number of each column scaled by them.
+        bins: edges of each binned column.
 
     >>> from recsys_had.schema import parse_card
     >>> card = parse_card('''
@@ -64,11 +69,15 @@ class Encoder:
         ids: Mapping[str, Ids],
         scales: Mapping[str, Scale],
         lookups: Mapping[str, SideTable],
+        ranges: Mapping[str, Range],
+        bins: Mapping[str, QuantileBins],
     ) -> None:
         self.card = card
         self._ids = dict(ids)
         self._scales = dict(scales)
         self._lookups = dict(lookups)
+        self._ranges = dict(ranges)
+        self._bins = dict(bins)
 
     @classmethod
     def fit(
@@ -78,8 +87,21 @@ class Encoder:
         lookups: Mapping[str, SideTable] | None = None,
     ) -> "Encoder":
         """Makes an encoder of what the training rows have shown."""
-        ids = {field.name: _ids_of(field, statistics) for field in card.fields}
-        return cls(card, ids=ids, scales=statistics.scales, lookups=lookups or {})
+        bins = statistics.bins()
+        ids = {
+            field.name: bins[field.name][1]
+            if field.source == "quantile"
+            else _ids_of(field, statistics)
+            for field in card.fields
+        }
+        return cls(
+            card,
+            ids=ids,
+            scales=statistics.scales,
+            lookups=lookups or {},
+            ranges=statistics.ranges,
+            bins={name: edges for name, (edges, _) in bins.items()},
+        )
 
     @classmethod
     def fit_frame(
@@ -135,6 +157,7 @@ class Encoder:
         Returns:
             Also ``weight`` (float32) if the values have it.
         """
+        values = with_bins(values, self.card, self._bins)
         columns: dict[str, Any] = {}
         if "label" in values.schema.names:
             columns["label"] = values.column("label")
@@ -156,7 +179,7 @@ class Encoder:
             frame: raw rows.
             encoded: what :meth:`encode` made of them.
         """
-        values = self._values(frame, "row")
+        values = with_bins(self._values(frame, "row"), self.card, self._bins)
         counts = {}
         for field in self.card.fields:
             value, ids = values.column(field.name), encoded[field.name]
@@ -170,7 +193,7 @@ class Encoder:
         return counts
 
     def value_of(self, field: str, ids: pl.Series) -> pl.Series:
-        """The raw value of each id of a field; null for id 0.
+        """The raw value of each id of a field, the interval of a bin; null for id 0.
 
         Raises:
             ValueError: the field is unknown, or hashed: a hash has no way back.
@@ -244,6 +267,8 @@ class Encoder:
             content = json.loads((folder / "dense.json").read_text())
             digest = content["digest"]
             scales = {name: Scale(**scale) for name, scale in content["scales"].items()}
+            ranges = {name: Range(*ends) for name, ends in content.get("ranges", {}).items()}
+            bins = {name: QuantileBins(edges) for name, edges in content.get("bins", {}).items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
             raise CheckpointError(
                 f"{folder}: is not an encoder: card.json or dense.json cannot be read: {cause}."
@@ -260,7 +285,7 @@ class Encoder:
             }
         except RecsysHadError as cause:
             raise CheckpointError(str(cause)) from cause
-        encoder = cls(card, ids=ids, scales=scales, lookups=lookups)
+        encoder = cls(card, ids=ids, scales=scales, lookups=lookups, ranges=ranges, bins=bins)
         if encoder.digest != digest:
             changed = [
                 name
@@ -284,7 +309,13 @@ class Encoder:
         scales = {
             name: {"mean": scale.mean, "std": scale.std} for name, scale in self._scales.items()
         }
-        return {"parts": parts, "scales": scales}
+        # Encoders that have none of these keep the digest they had before there were any.
+        later = {
+            "ranges": {name: [range.low, range.high] for name, range in self._ranges.items()},
+            "bins": {name: bins.edges.tolist() for name, bins in self._bins.items()},
+        }
+        told = {name: content for name, content in later.items() if content}
+        return {"parts": parts, "scales": scales, **told}
 
     def _values(self, frame: pl.DataFrame, place: str | Place) -> pa.RecordBatch:
         missing = [name for name in self.required_columns if name not in frame.columns]
@@ -307,6 +338,8 @@ class Encoder:
             numbers = np.sign(numbers) * np.log1p(np.abs(numbers))
         elif column.transform == "standardise":
             numbers = self._scales[name].apply(numbers)
+        elif column.transform == "min_max":
+            numbers = self._ranges[name].apply(numbers)
         return np.nan_to_num(numbers, nan=0.0).astype(np.float32)
 
 

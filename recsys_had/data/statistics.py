@@ -11,6 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_had.columns import FloatColumn, IntegerColumn
+from recsys_had.data.quantiles import NumberCounts, QuantileBins
+from recsys_had.data.ranges import Range
+from recsys_had.data.vocabulary import Vocabulary
 from recsys_had.schema import DatasetCard
 
 # Counts wait until there are as many as those merged, so that merging costs little in all.
@@ -21,29 +24,46 @@ _EXPONENT_OFFSET = 1100
 
 
 class Statistics:
-    """Counts of values and moments of numbers over training rows, block by block.
+    """What training rows hold, block by block: counts of values, moments and ranges of numbers.
 
     Args:
-        card: which columns are counted and which are standardised.
+        card: which columns are counted, standardised and so on.
     """
 
     def __init__(self, card: DatasetCard) -> None:
         self.num_rows = 0
-        self._counts = {field.name: ValueCounts() for field in card.fields if field.has_vocabulary}
-        self._moments = {
-            name: Moments()
-            for name, column in card.all_columns.items()
-            if isinstance(column, IntegerColumn | FloatColumn) and column.transform == "standardise"
+        self._counts = {
+            field.name: ValueCounts()
+            for field in card.fields
+            if field.has_vocabulary and field.source != "quantile"
         }
+        numbers = {
+            name: column
+            for name, column in card.all_columns.items()
+            if isinstance(column, IntegerColumn | FloatColumn)
+        }
+        of = {name: column.transform for name, column in numbers.items()}
+        self._moments = {name: Moments() for name in of if of[name] == "standardise"}
+        self._ranges = {name: Range() for name in of if of[name] == "min_max"}
+        self._num_bins = {
+            name: column.num_bins for name, column in numbers.items() if column.num_bins is not None
+        }
+        self._numbers = {name: NumberCounts() for name in self._num_bins}
 
     def add(self, values: pa.RecordBatch, rows: NDArray[np.bool_]) -> None:
         """Adds those rows of a block where ``rows`` holds."""
         self.num_rows += int(rows.sum())
         for name, counts in self._counts.items():
             counts.add(values.column(name), rows)
-        for name, moments in self._moments.items():
+        for name in (*self._moments, *self._ranges, *self._numbers):
             number = values.column(name).to_numpy(zero_copy_only=False)[rows]
-            moments.add(number[~np.isnan(number)])
+            number = number[~np.isnan(number)]
+            if name in self._moments:
+                self._moments[name].add(number)
+            elif name in self._ranges:
+                self._ranges[name] = self._ranges[name].wider(number)
+            else:
+                self._numbers[name].add(number)
 
     def counts(self, field: str) -> pl.DataFrame:
         """Distinct values of a field and the number of rows that hold each."""
@@ -53,6 +73,21 @@ class Statistics:
     def scales(self) -> dict[str, "Scale"]:
         """Mean and deviation of each standardised column."""
         return {name: moments.scale() for name, moments in self._moments.items()}
+
+    @property
+    def ranges(self) -> dict[str, Range]:
+        """Least and greatest number of each column of transform ``min_max``."""
+        return {
+            name: found if found.low <= found.high else Range(0.0, 0.0)
+            for name, found in self._ranges.items()
+        }
+
+    def bins(self) -> dict[str, tuple[QuantileBins, Vocabulary]]:
+        """Bins of each column of transform ``quantile_bins``, and the rows they hold."""
+        return {
+            name: QuantileBins.fit(numbers, self._num_bins[name])
+            for name, numbers in self._numbers.items()
+        }
 
 
 class ValueCounts:
