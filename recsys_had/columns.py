@@ -220,6 +220,25 @@ class TimestampColumn(CardPart):
         return {part: part for part in parts} if isinstance(parts, list) else parts
 
 
+class CrossedColumn(_Vocabulary):
+    """A field that stands in no file: one value for each combination of other fields' values.
+
+    Args:
+        of: the fields, each of one value a row; see :mod:`recsys_had.data.crosses`.
+    """
+
+    kind: Literal["crossed"]
+    of: tuple[str, ...] = pydantic.Field(strict=False, min_length=2)
+
+    @pydantic.field_validator("of")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        repeated = [name for name in names if names.count(name) > 1]
+        if repeated:
+            raise ValueError(f"must name each field once; got '{repeated[0]}' twice.")
+        return names
+
+
 class VectorColumn(CardPart):
     """A content vector, such as the embedding of a text or an image; all zeros where missing.
 
@@ -270,6 +289,7 @@ Column = Annotated[
     | IntegerColumn
     | FloatColumn
     | TimestampColumn
+    | CrossedColumn
     | VectorColumn
     | WeightColumn
     | IdColumn
@@ -284,21 +304,26 @@ class Field:
 
     Args:
         name: the field's name, unique in the card.
-        column: raw column it is made of.
-        source: how: ``value``, ``multi``, ``bucket``, ``quantile`` or a date part.
+        column: column of the card it is made of.
+        source: how: ``value``, ``multi``, ``bucket``, ``quantile``, ``crossed`` or a date
+            part.
         min_count: training rows a value needs to get an id.
         hash_buckets: number of hashed ids, or None.
         managed: ids that training gives out, or None. Without either there is a vocabulary.
         top_k: values that get an id at most, or None.
+        of: the fields that a crossed one is made of.
     """
 
     name: str
     column: str
-    source: Literal["value", "multi", "bucket", "quantile", "hour", "weekday", "is_weekend"]
+    source: Literal[
+        "value", "multi", "bucket", "quantile", "crossed", "hour", "weekday", "is_weekend"
+    ]
     min_count: int = 1
     hash_buckets: int | None = None
     managed: ManagedIds | None = None
     top_k: int | None = None
+    of: tuple[str, ...] = ()
 
     @property
     def has_vocabulary(self) -> bool:
@@ -319,7 +344,7 @@ def is_dense(column: Column) -> bool:
 
 
 def source_columns(columns: Mapping[str, Column]) -> tuple[str, ...]:
-    """Names of the columns as they stand in a file: flag columns are written out.
+    """Names of the columns as they stand in a file: flags are written out, crosses left out.
 
     >>> genres = MultiCategoricalColumn(kind="multi_categorical", flags=("drama", "comedy"))
     >>> source_columns({"item": IdColumn(kind="id"), "genres": genres})
@@ -327,6 +352,8 @@ def source_columns(columns: Mapping[str, Column]) -> tuple[str, ...]:
     """
     names: list[str] = []
     for name, column in columns.items():
+        if isinstance(column, CrossedColumn):
+            continue
         flags = column.flags if isinstance(column, MultiCategoricalColumn) else None
         names.extend(flags or (name,))
     return tuple(names)
@@ -347,6 +374,8 @@ def fields_of(name: str, column: Column) -> Iterator[Field]:
             yield Field(name, name, "bucket", *_ids(column))
         case IntegerColumn(transform="quantile_bins") | FloatColumn(transform="quantile_bins"):
             yield Field(name, name, "quantile")
+        case CrossedColumn():
+            yield Field(name, name, "crossed", *_ids(column), of=column.of)
         case TimestampColumn():
             for part, field_name in column.parts.items():
                 yield Field(field_name, name, part)

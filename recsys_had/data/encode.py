@@ -87,7 +87,7 @@ class Encoder:
         lookups: Mapping[str, SideTable] | None = None,
     ) -> "Encoder":
         """Makes an encoder of what the training rows have shown."""
-        bins = statistics.bins()
+        bins = statistics.bins
         ids = {
             field.name: bins[field.name][1]
             if field.source == "quantile"
@@ -114,8 +114,10 @@ class Encoder:
         values = prepare(
             normalise(frame, card), card, lookups or {}, place=lambda row: f"row {row}"
         )
-        statistics = Statistics(card)
-        statistics.add(values, np.ones(len(frame), np.bool_))
+        statistics, rows = Statistics(card), np.ones(len(frame), np.bool_)
+        statistics.add(values, rows)
+        if statistics.waits_for_bins:
+            statistics.add_crosses_of_bins(values, rows)
         return cls.fit(card, statistics, lookups)
 
     @property

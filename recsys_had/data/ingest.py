@@ -254,6 +254,9 @@ def _stage(
     if waits_for_labels:
         for _, values, split in staged.read():
             statistics.add(values, split == 0)
+    if statistics.waits_for_bins:
+        for _, values, split in staged.read():
+            statistics.add_crosses_of_bins(values, split == 0)
     return staged
 
 

@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recsys_had.data.crosses import crossed, crosses
 from recsys_had.data.vocabulary import Vocabulary
 from recsys_had.schema import DatasetCard
 
@@ -112,12 +113,21 @@ class QuantileBins:
 def with_bins(
     values: pa.RecordBatch, card: DatasetCard, bins: Mapping[str, QuantileBins]
 ) -> pa.RecordBatch:
-    """Values of rows in which binned numbers have become the texts of their intervals."""
+    """Values of rows in which numbers have become the texts of their bins, crosses of them added.
+
+    Args:
+        values: what :func:`recsys_had.data.prepare.prepare` has read.
+        card: which columns are binned, and crossed.
+        bins: of each binned column.
+    """
     for field in card.fields:
         if field.source == "quantile":
             at = values.schema.get_field_index(field.name)
             texts = bins[field.name].texts(values.column(at))
             values = values.set_column(at, field.name, texts)
+    for field in crosses(card, of_bins=True):
+        cross = crossed([values.column(part) for part in field.of])
+        values = values.append_column(field.name, cross)
     return values
 
 

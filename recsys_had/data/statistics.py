@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_had.columns import FloatColumn, IntegerColumn
-from recsys_had.data.quantiles import NumberCounts, QuantileBins
+from recsys_had.data.crosses import crosses
+from recsys_had.data.quantiles import NumberCounts, QuantileBins, with_bins
 from recsys_had.data.ranges import Range
 from recsys_had.data.vocabulary import Vocabulary
 from recsys_had.schema import DatasetCard
@@ -32,11 +34,13 @@ class Statistics:
 
     def __init__(self, card: DatasetCard) -> None:
         self.num_rows = 0
+        self._card = card
         self._counts = {
             field.name: ValueCounts()
             for field in card.fields
             if field.has_vocabulary and field.source != "quantile"
         }
+        self._late = [field.name for field in crosses(card, of_bins=True) if field.has_vocabulary]
         numbers = {
             name: column
             for name, column in card.all_columns.items()
@@ -54,7 +58,8 @@ class Statistics:
         """Adds those rows of a block where ``rows`` holds."""
         self.num_rows += int(rows.sum())
         for name, counts in self._counts.items():
-            counts.add(values.column(name), rows)
+            if name not in self._late:
+                counts.add(values.column(name), rows)
         for name in (*self._moments, *self._ranges, *self._numbers):
             number = values.column(name).to_numpy(zero_copy_only=False)[rows]
             number = number[~np.isnan(number)]
@@ -64,6 +69,19 @@ class Statistics:
                 self._ranges[name] = self._ranges[name].wider(number)
             else:
                 self._numbers[name].add(number)
+
+    @property
+    def waits_for_bins(self) -> bool:
+        """Whether all rows must be added a second time, by :meth:`add_crosses_of_bins`."""
+        return bool(self._late)
+
+    def add_crosses_of_bins(self, values: pa.RecordBatch, rows: NDArray[np.bool_]) -> None:
+        """Counts the crosses of quantile bins, which all rows together have to be known for."""
+        values = with_bins(
+            values, self._card, {name: found for name, (found, _) in self.bins.items()}
+        )
+        for name in self._late:
+            self._counts[name].add(values.column(name), rows)
 
     def counts(self, field: str) -> pl.DataFrame:
         """Distinct values of a field and the number of rows that hold each."""
@@ -82,8 +100,12 @@ class Statistics:
             for name, found in self._ranges.items()
         }
 
+    @cached_property
     def bins(self) -> dict[str, tuple[QuantileBins, Vocabulary]]:
-        """Bins of each column of transform ``quantile_bins``, and the rows they hold."""
+        """Bins of each column of transform ``quantile_bins``, and the rows they hold.
+
+        Asked for when all rows have been added.
+        """
         return {
             name: QuantileBins.fit(numbers, self._num_bins[name])
             for name, numbers in self._numbers.items()
