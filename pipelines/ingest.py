@@ -56,7 +56,15 @@ def command(
     when the same command is given again. What comes out is the same whatever the engine and the
     number of workers.
     """
-    content = ingest(dataset, raw=raw, out=out, overwrite=overwrite, workers=workers, engine=engine)
+    content = ingest(
+        dataset,
+        raw=raw,
+        out=out,
+        overwrite=overwrite,
+        workers=workers,
+        engine=engine,
+        on_error=on_error,
+    )
     return Result(content, _as_text(content, out))
 
 

@@ -13,6 +13,7 @@ from recsys_had.bundled import datasets_dir
 from recsys_had.columns import (
     CardPart,
     Column,
+    CrossedColumn,
     Field,
     TimestampColumn,
     VectorColumn,
@@ -21,7 +22,13 @@ from recsys_had.columns import (
 )
 from recsys_had.errors import SchemaError
 from recsys_had.suggest import nearest
-from recsys_had.yamlfile import YamlDocument, parse_yaml, read_yaml, validation_problems
+from recsys_had.yamlfile import (
+    PlacedError,
+    YamlDocument,
+    parse_yaml,
+    read_yaml,
+    validation_problems,
+)
 
 SPLITS = ("train", "valid", "test")
 
@@ -123,6 +130,8 @@ Split = Annotated[
 # Columns every encoded shard has beside its fields.
 _RESERVED = ("label", "row_id", "weight")
 _RESERVED_IN_WORDS = "label, row_id or weight"
+# Options of columns that came after the first cards; None is their default.
+_LATER_OPTIONS = ("managed", "top_k", "clip", "num_bins")
 
 
 class DatasetCard(CardPart):
@@ -175,6 +184,13 @@ class DatasetCard(CardPart):
                         f"lookups.{name}.columns.{side}: a weight must stand in the raw rows, "
                         "not in a side table. Move it there, or mark it ignored."
                     )
+                if described.kind == "crossed":
+                    raise PlacedError(
+                        ("lookups", name, "columns", side),
+                        "a cross must stand among the columns of the card, not of a side table. "
+                        "Move it there; its parts may come from side tables.",
+                    )
+        self._check_crosses()
         names = [*(field.name for field in self.fields), *self.dense, *self.vectors]
         for name in (*self.all_columns, *names, *self.lookups):
             # Tables are modules, and files, named after their fields.
@@ -205,6 +221,23 @@ class DatasetCard(CardPart):
                     f"split.column must name a timestamp column; got '{split.column}'."
                 )
         return self
+
+    def _check_crosses(self) -> None:
+        fields = {field.name: field for field in self.fields}
+        fit = [name for name, field in fields.items() if field.source not in {"multi", "crossed"}]
+        for name, column in self.columns.items():
+            for part in column.of if isinstance(column, CrossedColumn) else ():
+                if part in fit:
+                    continue
+                if part in self.dense:
+                    told = "is a number; let quantile_bins or log_squared_bucket make it a field."
+                elif part not in fields:
+                    told = f"is no categorical field.{nearest(part, fit)}"
+                elif fields[part].is_multi:
+                    told = "has several values a row, and a cross is of one each. Leave it out."
+                else:
+                    told = "is crossed itself. Name the fields it is made of."
+                raise PlacedError(("columns", name, "of"), f"'{part}' {told}")
 
     @property
     def label(self) -> str:
@@ -258,8 +291,9 @@ class DatasetCard(CardPart):
         # A card that says nothing of it has the digest it had before there was such a thing.
         for columns in (content, *content["lookups"].values()):
             for column in columns["columns"].values():
-                if column.get("managed", ...) is None:
-                    del column["managed"]
+                for option in _LATER_OPTIONS:
+                    if column.get(option, ...) is None:
+                        del column[option]
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -121,6 +121,19 @@ def _index_lines(
             _index_lines(value_node, (*at, position), lines, repeated)
 
 
+class PlacedError(ValueError):
+    """What a validator finds wrong in a part of what it validates.
+
+    Args:
+        steps: keys that lead to the part.
+        message: what is wrong.
+    """
+
+    def __init__(self, steps: KeyPath, message: str) -> None:
+        super().__init__(message)
+        self.steps = steps
+
+
 def validation_problems(
     cause: pydantic.ValidationError, document: YamlDocument, model: type[pydantic.BaseModel]
 ) -> list[str]:
@@ -128,6 +141,9 @@ def validation_problems(
     problems = []
     for item in cause.errors(include_url=False):
         loc = tuple(item["loc"])
+        error = item.get("ctx", {}).get("error")
+        if isinstance(error, PlacedError):
+            loc += error.steps
         steps = _steps_in(document.content, loc)
         name = ".".join(str(step) for step in steps) or "file"
         place = document.place(steps)

@@ -55,6 +55,26 @@ def test_the_digest_ignores_the_description_and_nothing_else() -> None:
     assert parse_card(swapped).digest != digest
 
 
+def test_an_option_that_is_new_and_not_used_leaves_digests_as_they_were() -> None:
+    """Data folders and runs of earlier versions stay usable: their digests, of commit 7f3987d."""
+    before = {
+        "avazu": "d234902ff8ad4c14d6b49c4b31b004f937e94ed61d0fb0d31fe36f4774b77c99",
+        "criteo_x4": "625711506129a9e82318eeec8fb8547d75719a767ac2253c19596f0431fc940e",
+        "movielens": "436de039f45c577744f58cad14a40457b86027d61b2a8185a68b202760ed41ab",
+        "synthetic": "930f26cb3ffcf22c71c396bd14d5c55cd681008adbb30ecf94c741e339e4b54a",
+    }
+    assert {name: load_card(name).digest for name in before} == before
+    digests = {parse_card(CARD).digest}
+    for old, new in (
+        ("min_count: 2", "min_count: 2, top_k: 3"),
+        ("standardise", "standardise, clip: [0, null]"),
+        ("standardise", "quantile_bins, num_bins: 3"),
+        ("standardise", "quantile_bins, num_bins: 4"),
+    ):
+        digests.add(parse_card(CARD.replace(old, new)).digest)
+    assert len(digests) == 5
+
+
 def test_the_json_of_a_card_is_the_card() -> None:
     card = parse_card(CARD)
     assert type(card).model_validate_json(card.model_dump_json()).digest == card.digest
@@ -130,6 +150,75 @@ def test_flags_and_lookups_give_one_multi_valued_field() -> None:
             "  C1: {kind: categorical, min_count: 2, hash_buckets: 9}\n",
             "c.yaml:9: columns.C1: min_count and hash_buckets exclude each other; "
             "a hash keeps no counts. Keep one.",
+        ),
+        (
+            "  C1: {kind: categorical, min_count: 2}\n",
+            "  C1: {kind: categorical, top_k: 2, hash_buckets: 9}\n",
+            "c.yaml:9: columns.C1: top_k and hash_buckets exclude each other: only a vocabulary "
+            "counts values. Keep one.",
+        ),
+        (
+            "  C1: {kind: categorical, min_count: 2}\n",
+            "  C1: {kind: categorical, top_k: 2, managed: {rows: 9}}\n",
+            "c.yaml:9: columns.C1: top_k and managed exclude each other: only a vocabulary "
+            "counts values. Keep one.",
+        ),
+        (
+            "min_count: 2",
+            "top_k: 0",
+            "c.yaml:9: columns.C1.top_k: must be at least 1; got 0.",
+        ),
+        (
+            "standardise",
+            "quantile_bins",
+            "c.yaml:7: columns.price: quantile_bins needs num_bins, how many bins there are at "
+            "most. Add it.",
+        ),
+        (
+            "standardise",
+            "standardise, num_bins: 8",
+            "c.yaml:7: columns.price: num_bins belongs to transform quantile_bins; got "
+            "'standardise'. Leave one of both out.",
+        ),
+        (
+            "standardise",
+            "quantile_bins, num_bins: 1",
+            "c.yaml:7: columns.price.num_bins: must be at least 2; got 1.",
+        ),
+        (
+            "log_squared_bucket",
+            "quantile_bins, num_bins: 4",
+            "c.yaml:6: columns.I1: quantile_bins excludes min_count, top_k, hash_buckets and "
+            "managed: each bin has an id. Leave them out.",
+        ),
+        (
+            "log_squared_bucket, min_count: 10",
+            "log1p, top_k: 10",
+            "c.yaml:6: columns.I1: top_k chooses among the values of a field, and transform log1p "
+            "makes none. Leave it out, or let the kind be categorical.",
+        ),
+        (
+            "standardise",
+            "standardise, clip: [3, 3]",
+            "c.yaml:7: columns.price.clip: must be [least, greatest], one of which may be left "
+            "empty; got [3.0, 3.0].",
+        ),
+        (
+            "standardise",
+            "standardise, clip: [null, null]",
+            "c.yaml:7: columns.price.clip: must be [least, greatest], one of which may be left "
+            "empty; got [None, None].",
+        ),
+        (
+            "log_squared_bucket",
+            "log_squared_bucket, clip: [0, 1.5]",
+            "c.yaml:6: columns.I1.clip.1: must be a whole number; got 1.5.",
+        ),
+        (
+            "standardise",
+            "standardize",
+            "c.yaml:7: columns.price.transform: must be 'none', 'log1p', 'standardise', 'min_max' "
+            "or 'quantile_bins'; got 'standardize'. Did you mean 'standardise'?",
         ),
         (
             "  I1..I2",

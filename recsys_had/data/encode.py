@@ -19,6 +19,8 @@ from recsys_had.data.lookups import SideTable
 from recsys_had.data.normalise import normalise
 from recsys_had.data.prepare import prepare
 from recsys_had.data.problems import Place
+from recsys_had.data.quantiles import QuantileBins, with_bins
+from recsys_had.data.ranges import Range
 from recsys_had.data.statistics import Scale, Statistics, rows_per_value
 from recsys_had.data.values import required_columns
 from recsys_had.data.vocabulary import (
@@ -39,14 +41,17 @@ class Encoder:
     """Turns raw rows into ids and numbers, as a card says and training rows have shown.
 
     In every field 0 is a missing or an unseen value. Ids of a vocabulary count from 1 by falling
-    number of training rows; hashed ids are ``1 + XXH64(value) % hash_buckets``. A managed field has
-    63 bits of the hash in place of an id: the model knows which row that is.
+    number of training rows, those of bins from the lowest one on; hashed ids are
+    ``1 + XXH64(value) % hash_buckets``. A managed field has 63 bits of the hash in place of an id:
+    the model knows which row that is.
 
     Args:
         card: what the columns are.
         ids: per field, what gives a value its id.
         scales: mean and deviation of each standardised column.
         lookups: the card's side tables.
+        ranges: least and greatest number of each column scaled by them.
+        bins: edges of each binned column.
 
     >>> from recsys_had.schema import parse_card
     >>> card = parse_card('''
@@ -70,11 +75,15 @@ class Encoder:
         ids: Mapping[str, Ids],
         scales: Mapping[str, Scale],
         lookups: Mapping[str, SideTable],
+        ranges: Mapping[str, Range],
+        bins: Mapping[str, QuantileBins],
     ) -> None:
         self.card = card
         self._ids = dict(ids)
         self._scales = dict(scales)
         self._lookups = dict(lookups)
+        self._ranges = dict(ranges)
+        self._bins = dict(bins)
 
     @classmethod
     def fit_frame(
@@ -90,12 +99,33 @@ class Encoder:
         rows = np.ones(len(frame), np.bool_)
         statistics = Statistics(card)
         statistics.add(values, rows)
+        bins = {name: edges for name, (edges, _) in statistics.bins.items()}
+        values = with_bins(values, card, bins)
         ids = {
-            field.name: ids_without_vocabulary(field)
+            field.name: ids_without_counts(field, statistics)
             or _vocabulary(field, values.column(field.name), rows)
             for field in card.fields
         }
-        return cls(card, ids=ids, scales=statistics.scales, lookups=lookups or {})
+        return cls.of_training(card, statistics, ids=ids, lookups=lookups or {})
+
+    @classmethod
+    def of_training(
+        cls,
+        card: DatasetCard,
+        statistics: Statistics,
+        *,
+        ids: Mapping[str, Ids],
+        lookups: Mapping[str, SideTable],
+    ) -> "Encoder":
+        """Makes an encoder of what the training rows have shown."""
+        return cls(
+            card,
+            ids=ids,
+            scales=statistics.scales,
+            lookups=lookups,
+            ranges=statistics.ranges,
+            bins={name: edges for name, (edges, _) in statistics.bins.items()},
+        )
 
     @property
     def required_columns(self) -> tuple[str, ...]:
@@ -142,6 +172,7 @@ class Encoder:
         Returns:
             Also ``weight`` (float32) if the values have it.
         """
+        values = with_bins(values, self.card, self._bins)
         columns: dict[str, Any] = {}
         if "label" in values.schema.names:
             columns["label"] = values.column("label")
@@ -167,7 +198,7 @@ class Encoder:
             frame: raw rows.
             encoded: what :meth:`encode` made of them.
         """
-        values = self._values(frame, "row")
+        values = with_bins(self._values(frame, "row"), self.card, self._bins)
         counts = {}
         for field in self.card.fields:
             value, ids = values.column(field.name), encoded[field.name]
@@ -181,7 +212,7 @@ class Encoder:
         return counts
 
     def value_of(self, field: str, ids: pl.Series) -> pl.Series:
-        """The raw value of each id of a field; null for id 0.
+        """The raw value of each id of a field, the interval of a bin; null for id 0.
 
         Raises:
             ValueError: the field is unknown, or hashed: a hash has no way back.
@@ -245,7 +276,14 @@ class Encoder:
 
     def without_lookups(self) -> "Encoder":
         """The same for values that are joined already; its digest is another."""
-        return Encoder(self.card, ids=self._ids, scales=self._scales, lookups={})
+        return Encoder(
+            self.card,
+            ids=self._ids,
+            scales=self._scales,
+            lookups={},
+            ranges=self._ranges,
+            bins=self._bins,
+        )
 
     @classmethod
     def load(cls, folder: Path) -> "Encoder":
@@ -259,6 +297,8 @@ class Encoder:
             content = json.loads((folder / "dense.json").read_text())
             digest = content["digest"]
             scales = {name: Scale(**scale) for name, scale in content["scales"].items()}
+            ranges = {name: Range(*ends) for name, ends in content.get("ranges", {}).items()}
+            bins = {name: QuantileBins(edges) for name, edges in content.get("bins", {}).items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
             raise CheckpointError(
                 f"{folder}: is not an encoder: card.json or dense.json cannot be read: {cause}."
@@ -275,7 +315,7 @@ class Encoder:
             }
         except RecsysHadError as cause:
             raise CheckpointError(str(cause)) from cause
-        encoder = cls(card, ids=ids, scales=scales, lookups=lookups)
+        encoder = cls(card, ids=ids, scales=scales, lookups=lookups, ranges=ranges, bins=bins)
         if encoder.digest != digest:
             changed = [
                 name
@@ -306,7 +346,13 @@ class Encoder:
         scales = {
             name: {"mean": scale.mean, "std": scale.std} for name, scale in self._scales.items()
         }
-        return {"parts": parts, "scales": scales}
+        # Encoders that have none of these keep the digest they had before there were any.
+        later = {
+            "ranges": {name: [range.low, range.high] for name, range in self._ranges.items()},
+            "bins": {name: bins.edges.tolist() for name, bins in self._bins.items()},
+        }
+        told = {name: content for name, content in later.items() if content}
+        return {"parts": parts, "scales": scales, **told}
 
     def _values(self, frame: pl.DataFrame, place: str | Place) -> pa.RecordBatch:
         missing = [name for name in self.required_columns if name not in frame.columns]
@@ -329,6 +375,8 @@ class Encoder:
             numbers = np.sign(numbers) * np.log1p(np.abs(numbers))
         elif column.transform == "standardise":
             numbers = self._scales[name].apply(numbers)
+        elif column.transform == "min_max":
+            numbers = self._ranges[name].apply(numbers)
         return np.nan_to_num(numbers, nan=0.0).astype(np.float32)
 
 
@@ -338,7 +386,16 @@ def _vocabulary(field: Field, values: Any, rows: NDArray[np.bool_]) -> Vocabular
     counts = pl.DataFrame(
         {"value": texts_of(distinct.dictionary), "count": rows_per_value(values, rows)}
     )
-    return Vocabulary.from_counts(counts, min_count=field.min_count)
+    return Vocabulary.from_counts(counts, min_count=field.min_count, top_k=field.top_k)
+
+
+def ids_without_counts(
+    field: Field, statistics: Statistics
+) -> Vocabulary | HashedIds | ManagedHashes | None:
+    """What gives a field's values their ids, where that is no vocabulary of counted values."""
+    if field.source == "quantile":
+        return statistics.bins[field.name][1]
+    return ids_without_vocabulary(field)
 
 
 def ids_without_vocabulary(field: Field) -> HashedIds | ManagedHashes | None:

@@ -121,6 +121,15 @@ def _label_advice(text: str) -> str:
     return rating if math.isfinite(number) else ""
 
 
+def clip(numbers: pl.Series, limits: tuple[float | None, float | None] | None) -> pl.Series:
+    """Numbers beyond a limit are taken for it.
+
+    >>> clip(pl.Series([-1, 5, None, 99]), (0, 10)).to_list()
+    [0, 5, None, 10]
+    """
+    return numbers if limits is None else numbers.clip(*limits)
+
+
 def log_squared_bucket(numbers: pl.Series) -> pl.Series:
     """``floor(ln(x)^2)`` above 2, else x itself.
 

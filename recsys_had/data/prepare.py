@@ -6,6 +6,7 @@ import polars as pl
 import pyarrow as pa
 
 from recsys_had.columns import LabelColumn, WeightColumn
+from recsys_had.data.crosses import crossed, crosses
 from recsys_had.data.lookups import SideTable
 from recsys_had.data.numbers import parse_labels, parse_weights
 from recsys_had.data.problems import Place, Problems
@@ -58,4 +59,6 @@ def prepare(
         values |= lookups[name].join(frame[lookup.key])
     if problems is None:
         found.raise_any()
+    for field in crosses(card, of_bins=False):
+        values[field.name] = crossed([values[part] for part in field.of])
     return pa.RecordBatch.from_pydict(values)

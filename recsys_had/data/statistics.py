@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_had.columns import FloatColumn, IntegerColumn
+from recsys_had.data.quantiles import NumberCounts, QuantileBins
+from recsys_had.data.ranges import Range
+from recsys_had.data.vocabulary import Vocabulary
 from recsys_had.schema import DatasetCard
 
 _HALF_BITS = 26
@@ -18,37 +22,73 @@ _EXPONENT_OFFSET = 1100
 
 
 class Statistics:
-    """Moments of numbers over training rows; those of several shards add up in any order.
+    """What training rows hold: moments, ranges and counts of numbers; those of shards add up.
 
     Args:
-        card: which columns are standardised.
+        card: which columns are standardised, scaled or binned.
     """
 
     def __init__(self, card: DatasetCard) -> None:
         self.num_rows = 0
-        self._moments = {
-            name: Moments()
+        numbers = {
+            name: column
             for name, column in card.all_columns.items()
-            if isinstance(column, IntegerColumn | FloatColumn) and column.transform == "standardise"
+            if isinstance(column, IntegerColumn | FloatColumn)
         }
+        of = {name: column.transform for name, column in numbers.items()}
+        self._moments = {name: Moments() for name in of if of[name] == "standardise"}
+        self._ranges = {name: Range() for name in of if of[name] == "min_max"}
+        self._num_bins = {
+            name: column.num_bins for name, column in numbers.items() if column.num_bins is not None
+        }
+        self._numbers = {name: NumberCounts() for name in self._num_bins}
 
     def add(self, values: pa.RecordBatch, rows: NDArray[np.bool_]) -> None:
         """Adds those rows of a shard where ``rows`` holds."""
         self.num_rows += int(rows.sum())
-        for name, moments in self._moments.items():
+        for name in (*self._moments, *self._ranges, *self._numbers):
             number = values.column(name).to_numpy(zero_copy_only=False)[rows]
-            moments.add(number[~np.isnan(number)])
+            number = number[~np.isnan(number)]
+            if name in self._moments:
+                self._moments[name].add(number)
+            elif name in self._ranges:
+                self._ranges[name] = self._ranges[name].wider(number)
+            else:
+                self._numbers[name].add(number)
 
     def merge(self, other: "Statistics") -> None:
         """Adds those of other rows."""
         self.num_rows += other.num_rows
         for name, moments in self._moments.items():
             moments.merge(other._moments[name])
+        for name, found in self._ranges.items():
+            self._ranges[name] = found.union(other._ranges[name])
+        for name, numbers in self._numbers.items():
+            numbers.merge(other._numbers[name])
 
     @property
     def scales(self) -> dict[str, "Scale"]:
         """Mean and deviation of each standardised column."""
         return {name: moments.scale() for name, moments in self._moments.items()}
+
+    @property
+    def ranges(self) -> dict[str, Range]:
+        """Least and greatest number of each column of transform ``min_max``."""
+        return {
+            name: found if found.low <= found.high else Range(0.0, 0.0)
+            for name, found in self._ranges.items()
+        }
+
+    @cached_property
+    def bins(self) -> dict[str, tuple[QuantileBins, Vocabulary]]:
+        """Bins of each column of transform ``quantile_bins``, and the rows they hold.
+
+        Asked for when all rows have been added.
+        """
+        return {
+            name: QuantileBins.fit(numbers, self._num_bins[name])
+            for name, numbers in self._numbers.items()
+        }
 
 
 def rows_per_value(values: Any, rows: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -23,6 +23,7 @@ from recsys_had.columns import (
 )
 from recsys_had.data.numbers import (
     add_problems,
+    clip,
     log_squared_bucket,
     parse_floats,
     parse_integers,
@@ -63,8 +64,8 @@ def column_values(
     """Yields each field, dense input and vector that the columns make, and its values.
 
     A field is a dictionary array, null where the value is missing; a multi-valued one a list of
-    them. A dense input is float64, null where missing, not yet transformed. A content vector is
-    as the model reads it.
+    them. A dense input is float64, null where missing, not yet transformed; so is a number whose
+    bins are yet to be found. A content vector is as the model reads it.
 
     Args:
         columns: what the columns are.
@@ -88,14 +89,14 @@ def column_values(
                 if column.missing is not None:
                     numbers = numbers.fill_null(column.missing)
                 if column.transform == "log_squared_bucket":
-                    yield name, _as_values(log_squared_bucket(numbers))
+                    yield name, _as_values(log_squared_bucket(clip(numbers, column.clip)))
                 else:
-                    yield name, numbers.cast(pl.Float64).to_arrow()
+                    yield name, clip(numbers, column.clip).cast(pl.Float64).to_arrow()
             case FloatColumn():
                 numbers = parse_floats(frame[name], place=place, problems=problems)
                 if column.missing is not None:
                     numbers = numbers.fill_null(column.missing)
-                yield name, numbers.to_arrow()
+                yield name, clip(numbers, column.clip).to_arrow()
             case VectorColumn():
                 yield (
                     name,

@@ -112,11 +112,15 @@ class Vocabulary:
         self._sorted = SortedTexts(values)
 
     @classmethod
-    def from_counts(cls, counts: pl.DataFrame, *, min_count: int) -> "Vocabulary":
-        """Gives ids to the values that ``min_count`` rows hold at least."""
+    def from_counts(
+        cls, counts: pl.DataFrame, *, min_count: int, top_k: int | None = None
+    ) -> "Vocabulary":
+        """Gives ids to the values that ``min_count`` rows hold at least, to ``top_k`` at most."""
         kept = counts.filter(pl.col("count") >= min_count).sort(
             ["count", "value"], descending=[True, False]
         )
+        if top_k is not None:
+            kept = kept.head(top_k)
         return cls(kept["value"], kept["count"].cast(pl.Int64))
 
     @property
@@ -199,14 +203,14 @@ class VocabularyWriter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        self._num_values = 0
+        self.num_values = 0
         self._pending: list[pl.DataFrame] = []
         self._file: pq.ParquetWriter | None = None
 
     def add(self, values: pl.DataFrame) -> NDArray[np.int32]:
         """Adds ``value`` and ``count`` of the next values; their ids."""
-        first = self._num_values + 1
-        self._num_values += len(values)
+        first = self.num_values + 1
+        self.num_values += len(values)
         ids = np.arange(first, first + len(values), dtype=np.int32)
         frame = pl.DataFrame(
             [values["value"], values["count"].cast(pl.Int64), pl.Series("id", ids)]
@@ -228,7 +232,7 @@ class VocabularyWriter:
         self._file.close()
         digest = digest_of_pieces(lambda: _pieces_of(self._unfinished))
         self._unfinished.rename(self._path)
-        return VocabularyFile(self._path, self._num_values + 1, digest)
+        return VocabularyFile(self._path, self.num_values + 1, digest)
 
     def _write(self, frame: pl.DataFrame) -> None:
         table = frame.to_arrow()

@@ -10,13 +10,13 @@ finished.
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from recsys_had.data.encode import Encoder, ids_without_vocabulary
+from recsys_had.data.encode import Encoder, ids_without_counts
 from recsys_had.data.files import is_plain
 from recsys_had.data.lookups import SideTable
 from recsys_had.data.problems import Problems
@@ -27,7 +27,15 @@ from recsys_had.errors import DataError
 from recsys_had.ingestion.engine import Engine, available_cores, open_engine
 from recsys_had.ingestion.parts import PartWriter, part_names
 from recsys_had.ingestion.rejects import write_rejects
-from recsys_had.ingestion.stage import Counter, Staged, Stager, save_side_tables
+from recsys_had.ingestion.stage import (
+    Counter,
+    CrossCounter,
+    Staged,
+    Stager,
+    counted_fields,
+    crosses_to_count,
+    save_side_tables,
+)
 from recsys_had.ingestion.vocabularies import Merger
 from recsys_had.output import OutputFolder
 from recsys_had.schema import SPLITS, DatasetCard, GivenSplit, StratifiedSplit
@@ -190,6 +198,11 @@ class _AllStaged:
         end = int(self._ends[number])
         return self._splits[end - self.shards[number].num_kept : end]
 
+    def with_splits(self) -> Iterator[tuple[Staged, Splits | None]]:
+        """Each shard, and the split of each of its rows where it was not staged with it."""
+        for number, staged in enumerate(self.shards):
+            yield staged, self.splits_of(number)
+
     def num_distinct(self, field: str) -> list[int]:
         """Distinct values of a field in each shard."""
         return [(staged.num_distinct or {})[field] for staged in self.shards]
@@ -276,8 +289,7 @@ def _stage(
     if stager.waits_for_labels and isinstance(rule, StratifiedSplit):
         labels = [staged.labels for staged in shards if staged.labels is not None]
         splits = split_stratified(np.concatenate(labels), rule)
-        known = _AllStaged(shards, splits)
-        tasks = ((staged, known.splits_of(number)) for number, staged in enumerate(shards))
+        tasks = _AllStaged(shards, splits).with_splits()
         shards = list(workers.map(Counter(stager.card), tasks))
     found = _AllStaged(shards, splits)
     if not found.rows[SPLITS.index("train")]:
@@ -298,17 +310,22 @@ def _merge(
 ) -> Encoder:
     """Makes the encoder of what all shards have shown, and writes it."""
     (folder.stage / "vocab").mkdir(exist_ok=True)
+    statistics = staged.statistics(card)
+    if crosses_to_count(card):
+        bins = {name: edges for name, (edges, _) in statistics.bins.items()}
+        staged.shards = list(workers.map(CrossCounter(card, bins), staged.with_splits()))
     merger = Merger(
         tuple(each.shard for each in staged.shards), folder.stage / "vocab", folder.work
     )
-    fields = [field for field in card.fields if field.has_vocabulary]
     # The largest first: at the end no worker waits long for another.
-    fields.sort(key=lambda field: -sum(staged.num_distinct(field.name)))
+    fields = sorted(counted_fields(card), key=lambda field: -sum(staged.num_distinct(field.name)))
     tasks = ((field, staged.num_distinct(field.name)) for field in fields)
     made = dict(zip([field.name for field in fields], workers.map(merger, tasks), strict=True))
-    ids = {field.name: ids_without_vocabulary(field) or made[field.name] for field in card.fields}
-    scales = staged.statistics(card).scales
-    encoder = Encoder(card, ids=ids, scales=scales, lookups=lookups)
+    ids = {
+        field.name: ids_without_counts(field, statistics) or made[field.name]
+        for field in card.fields
+    }
+    encoder = Encoder.of_training(card, statistics, ids=ids, lookups=lookups)
     encoder.save(folder.stage)
     return encoder
 
@@ -327,8 +344,8 @@ def _write_parts(
             (folder.stage / split).mkdir(exist_ok=True)
     names = part_names([each.rows for each in staged.shards])
     tasks = (
-        (each.shard, names[number], staged.splits_of(number))
-        for number, each in enumerate(staged.shards)
+        (each.shard, name, splits)
+        for (each, splits), name in zip(staged.with_splits(), names, strict=True)
     )
     writer = PartWriter(encoder.without_lookups(), folder.stage, folder.work)
     parts: dict[str, dict[str, Any]] = {}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from recsys_had.data.encode import Encoder
 from recsys_had.data.read_block import SPLIT
 from recsys_had.data.split import Splits
-from recsys_had.ingestion.stage import Shard
+from recsys_had.ingestion.stage import Shard, counted_fields
 from recsys_had.ingestion.vocabularies import ids_of
 from recsys_had.schema import SPLITS
 
@@ -58,8 +58,7 @@ class PartWriter:
         values = shard.read()
         known = {
             field.name: ids_of(self.work, field.name, shard.number)
-            for field in self.encoder.card.fields
-            if field.has_vocabulary
+            for field in counted_fields(self.encoder.card)
         }
         encoded = self.encoder.encode_values(values, known=known)
         encoded = encoded.add_column(0, "row_id", pa.array(shard.row_ids(values)))

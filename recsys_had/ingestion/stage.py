@@ -14,7 +14,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recsys_had.columns import Field
+from recsys_had.data.crosses import crosses
 from recsys_had.data.lookups import SideTable
+from recsys_had.data.quantiles import QuantileBins, with_bins
 from recsys_had.data.raw import RawBlock
 from recsys_had.data.read_block import SPLIT, read_block
 from recsys_had.data.split import Splits
@@ -51,6 +54,11 @@ class Shard:
         return self.work / f"counts-{self.number:06d}.arrow"
 
     @property
+    def crosses_path(self) -> Path:
+        """The same, and the values, of crosses of bins, which are found after all were staged."""
+        return self.work / f"crosses-{self.number:06d}.arrow"
+
+    @property
     def rejects_path(self) -> Path:
         """The rows that were rejected; there is no such file where none were."""
         return self.work / f"rejects-{self.number:06d}.arrow"
@@ -70,12 +78,17 @@ class Shard:
         """Its rejected rows, with their row ids; None where there are none."""
         return read_batch(self.rejects_path) if self.rejects_path.is_file() else None
 
-    def counts(self, field: str) -> NDArray[np.int64]:
-        """Training rows that hold each distinct value of a field, in the order of its values."""
-        counts: NDArray[np.int64] = (
-            read_batch(self.counts_path).column(field).flatten().to_numpy().astype(np.int64)
+    def counted(self, field: str) -> tuple[pa.Array, NDArray[np.int64]]:
+        """The distinct values of a field, and how many training rows hold each."""
+        staged = self.read()
+        if field in staged.schema.names:
+            values, counts = _distinct(staged.column(field)), read_batch(self.counts_path)
+        else:
+            counts = read_batch(self.crosses_path)
+            values = counts.column(_values_of(field)).flatten()
+        return values.cast(pa.large_string()), counts.column(field).flatten().to_numpy().astype(
+            np.int64
         )
-        return counts
 
 
 @dataclass(frozen=True)
@@ -166,19 +179,65 @@ class Counter:
 
     card: DatasetCard
 
-    def __call__(self, task: tuple[Staged, Splits]) -> Staged:
+    def __call__(self, task: tuple[Staged, Splits | None]) -> Staged:
         """Counts one shard, given the split of each of its rows."""
         staged, splits = task
+        assert splits is not None, "the splits were waited for"
         return count(self.card, staged, staged.shard.read(), splits)
+
+
+@dataclass(frozen=True)
+class CrossCounter:
+    """Counts the crosses of quantile bins, which all shards together have to be known for.
+
+    Args:
+        card: what the columns are.
+        bins: of each binned column.
+    """
+
+    card: DatasetCard
+    bins: Mapping[str, QuantileBins]
+
+    def __call__(self, task: tuple[Staged, Splits | None]) -> Staged:
+        """Counts one shard, given the split of each of its rows where it was not staged."""
+        staged, splits = task
+        values = staged.shard.read()
+        if splits is None:
+            splits = values.column(SPLIT).to_numpy()
+        values = with_bins(values, self.card, self.bins)
+        is_training = splits == SPLITS.index("train")
+        held: dict[str, pa.Array] = {}
+        num_distinct = dict(staged.num_distinct or {})
+        for field in crosses_to_count(self.card):
+            column = values.column(field.name)
+            held[_values_of(field.name)] = pa.array(
+                [_distinct(column).to_pylist()], pa.large_list(pa.large_string())
+            )
+            counts = rows_per_value(column, is_training)
+            held[field.name] = pa.array([counts], pa.list_(pa.int32()))
+            num_distinct[field.name] = len(counts)
+        write_batch(pa.RecordBatch.from_pydict(held), staged.shard.crosses_path)
+        return replace(staged, num_distinct=num_distinct)
+
+
+def crosses_to_count(card: DatasetCard) -> list[Field]:
+    """The crosses that are counted when the bins are known."""
+    return [field for field in crosses(card, of_bins=True) if field.has_vocabulary]
+
+
+def counted_fields(card: DatasetCard) -> list[Field]:
+    """The fields whose values are counted, to become a vocabulary, in card order."""
+    return [field for field in card.fields if field.has_vocabulary and field.source != "quantile"]
 
 
 def count(card: DatasetCard, staged: Staged, values: pa.RecordBatch, splits: Splits) -> Staged:
     """Counts a shard's training rows; the counts of its values are left in a file."""
     is_training = splits == SPLITS.index("train")
+    late = crosses_to_count(card)
     counts = {
         field.name: rows_per_value(values.column(field.name), is_training)
-        for field in card.fields
-        if field.has_vocabulary
+        for field in counted_fields(card)
+        if field not in late
     }
     if counts:
         lists = {name: pa.array([found], pa.list_(pa.int32())) for name, found in counts.items()}
@@ -192,6 +251,15 @@ def count(card: DatasetCard, staged: Staged, values: pa.RecordBatch, splits: Spl
         statistics=statistics,
         labels=None,
     )
+
+
+def _distinct(values: pa.Array) -> pa.Array:
+    """The distinct values of a column of dictionaries, or of lists of them."""
+    return (values.values if isinstance(values, pa.LargeListArray) else values).dictionary
+
+
+def _values_of(field: str) -> str:
+    return f"{field}.values"
 
 
 def save_side_tables(lookups: Mapping[str, SideTable], work: Path) -> dict[str, Path]:

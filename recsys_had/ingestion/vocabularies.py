@@ -98,13 +98,11 @@ class _Merge:
 
     def in_one(self) -> VocabularyFile:
         """Groups everything at once."""
-        grouped, groups = self._grouped(
-            [(values, counts) for _, values, counts in self._shards_values()]
-        )
+        grouped, groups = self._grouped([(values, counts) for _, values, counts in self._counted()])
         writer = self._writer()
         id_of_group = np.zeros(len(grouped), np.int32)
         kept = self._kept(grouped)
-        id_of_group[kept["group"].to_numpy()] = writer.add(kept)
+        self._number(kept, writer, id_of_group)
         self._save(id_of_group[groups])
         return writer.close()
 
@@ -116,7 +114,7 @@ class _Merge:
         first_group = 0
         for share in range(num_passes):
             taken, where = [], []
-            for shard, values, counts in self._shards_values():
+            for shard, values, counts in self._counted():
                 places = np.flatnonzero((_hashes(values) % np.uint64(num_passes)) == share)
                 taken.append((values.take(pa.array(places)), counts[places]))
                 where.append(self._offsets[shard] + places)
@@ -129,23 +127,27 @@ class _Merge:
         writer = self._writer()
         id_of_group = np.zeros(first_group, np.int32)
         for ordered in _merged(kept, at_once=self._merger.max_values):
-            id_of_group[ordered["group"].to_numpy()] = writer.add(ordered)
+            self._number(ordered, writer, id_of_group)
         self._save_ids(groups, id_of_group)
         for path in [*kept, self._memmap_path("groups")]:
             path.unlink()
         return writer.close()
 
+    def _number(
+        self, ordered: pl.DataFrame, writer: VocabularyWriter, id_of_group: NDArray[np.int32]
+    ) -> None:
+        """Gives ids to the next groups, to as many as the field has."""
+        if self._field.top_k is not None:
+            ordered = ordered.head(max(0, self._field.top_k - writer.num_values))
+        id_of_group[ordered["group"].to_numpy()] = writer.add(ordered)
+
     def _writer(self) -> VocabularyWriter:
         return VocabularyWriter(self._merger.vocab / f"{self._field.name}.parquet")
 
-    def _shards_values(self) -> Iterator[tuple[int, Any, NDArray[np.int64]]]:
+    def _counted(self) -> Iterator[tuple[int, pa.Array, NDArray[np.int64]]]:
         """Number, distinct values and their counts of each shard."""
         for number, shard in enumerate(self._merger.shards):
-            yield (
-                number,
-                _dictionary(shard.read().column(self._field.name)),
-                shard.counts(self._field.name),
-            )
+            yield number, *shard.counted(self._field.name)
 
     def _grouped(
         self, taken: list[tuple[Any, NDArray[np.int64]]]
@@ -190,13 +192,6 @@ class _Merge:
         for first in range(0, self.num_values, self._merger.max_values):
             piece = slice(first, first + self._merger.max_values)
             ids[piece] = id_of_group[groups[piece]]
-
-
-def _dictionary(values: Any) -> Any:
-    """The distinct values of a shard's column."""
-    if isinstance(values, pa.LargeListArray):
-        values = values.values
-    return values.dictionary.cast(pa.large_string())
 
 
 def _as_batch(frame: pl.DataFrame) -> pa.RecordBatch:

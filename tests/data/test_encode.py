@@ -249,6 +249,11 @@ def test_a_name_no_file_can_have_is_refused_or_written_inside_the_folder(
     assert Encoder.load(tmp_path / "encoder").digest == encoder.digest
 
 
+def test_an_encoder_of_an_earlier_version_has_the_digest_it_had() -> None:
+    # Of commit 7f3987d.
+    assert make().digest == "53439dc2fcd071e3f87fa4cd7d65efe00596c4787794c86a9aad71b845145aad"
+
+
 def test_the_digest_changes_with_each_part_and_with_nothing_else() -> None:
     digests = [
         make().digest,

@@ -48,17 +48,36 @@ def test_ids_count_from_1_by_falling_count_then_by_bytes() -> None:
     assert vocabulary.value_of(pl.Series([3, 0, 1, None])).to_list() == ["a", None, "often", None]
 
 
+def test_of_values_with_the_same_count_top_k_keeps_the_first_by_bytes() -> None:
+    counts = {"b": 3, "a": 3, "often": 9, "c": 3, "rare": 1}
+    for top_k, min_count, oracle in (
+        (2, 1, ["often", "a"]),
+        (4, 1, ["often", "a", "b", "c"]),
+        (5, 3, ["often", "a", "b", "c"]),
+        (3, 9, ["often"]),
+    ):
+        vocabulary = Vocabulary.from_counts(counted(counts), min_count=min_count, top_k=top_k)
+        assert vocabulary.values.to_list() == oracle
+        assert vocabulary.num_embeddings == len(oracle) + 1
+
+
 @at_any_speed
-@given(st.lists(TEXTS), st.integers(1, 4), st.lists(TEXTS), st.randoms())
+@given(
+    st.lists(TEXTS),
+    st.integers(1, 4),
+    st.one_of(st.none(), st.integers(1, 9)),
+    st.lists(TEXTS),
+    st.randoms(),
+)
 def test_ids_equal_a_sort_in_python_whatever_the_order_of_the_rows(
-    rows: list[str], min_count: int, asked: list[str], random: object
+    rows: list[str], min_count: int, top_k: int | None, asked: list[str], random: object
 ) -> None:
     counts = Counter(rows)
     kept = [value for value, count in counts.items() if count >= min_count]
-    ranked = sorted(kept, key=lambda value: (-counts[value], value.encode()))
+    ranked = sorted(kept, key=lambda value: (-counts[value], value.encode()))[:top_k]
     shuffled = list(counts.items())
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    vocabulary = Vocabulary.from_counts(counted(dict(shuffled)), min_count=min_count)
+    vocabulary = Vocabulary.from_counts(counted(dict(shuffled)), min_count=min_count, top_k=top_k)
     assert vocabulary.values.to_list() == ranked
     oracle = {value: number for number, value in enumerate(ranked, start=1)}
     asked_for = pl.Series([*asked, *rows], dtype=pl.String)

@@ -376,7 +376,9 @@ def test_wrong_rows_are_rejected_where_that_is_asked_for(cli, job, tmp_path: Pat
     raw.write_text(GOOD + GOOD.replace("30", "x") + "short\n" + GOOD)
     assert ingest(cli, job, f"train={raw}", out).code == 2
     words = ("ingest", job.card, "--raw", f"train={raw}", "--on-error", "reject", "--out")
-    report = cli(*words, out, "--json").json
+    done = cli(*words, out, "--json")
+    assert done.code == 0, done.err
+    report = done.json
     assert (report["rows_read"], report["rows"], report["rows_rejected"]) == (7, {"train": 5}, 2)
     assert pl.read_parquet(out / "rejects.parquet")["line"].to_list() == [3, 5]
     told = cli(*words, tmp_path / "again")
