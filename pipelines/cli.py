@@ -7,6 +7,9 @@ import click
 # name: (module beside this one, one line)
 _COMMANDS = {
     "ingest": "Encode raw click logs into Parquet shards and vocabularies.",
+    "decode": "Write encoded rows back as raw values.",
+    "vocab": "Look at a field's vocabulary: values, counts and ids.",
+    "drift": "Compare two data folders, or two splits of one, column by column.",
     "train": "Train an experiment on encoded rows; writes a run folder.",
     "evaluate": "Measure a run on a split of encoded rows.",
     "predict": "Score raw rows with a run.",

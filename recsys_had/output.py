@@ -195,6 +195,28 @@ class OutputFolder:
             shutil.rmtree(self._root)
 
 
+def refuse_other_kinds(out: Path, marker: str, *, kind: str, told: str) -> None:
+    """Refuses to replace a result of another kind, such as the very one that is read.
+
+    Args:
+        out: an output folder.
+        marker: the file of JSON that makes it whole.
+        kind: what its ``kind`` must be, where there is one.
+        told: the kind in an error.
+
+    Raises:
+        DataError: it is another.
+    """
+    try:
+        found = dict(json.loads((out / marker).read_text())).get("kind")
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError, TypeError):
+        found = None
+    if found != kind:
+        raise DataError(f"{out}: holds a result that is no {told}. Choose another folder.")
+
+
 def _remove(entry: Path) -> None:
     if entry.is_dir() and not entry.is_symlink():
         shutil.rmtree(entry)

@@ -21,7 +21,7 @@ from torch import Tensor
 from recsys_had.data.encode import Encoder
 from recsys_had.errors import ConfigError, DataError
 from recsys_had.model.embeddings import is_field_table, table_of_weight
-from recsys_had.output import OutputFolder
+from recsys_had.output import OutputFolder, refuse_other_kinds
 from recsys_had.run_folder import RunFolder, file_digest
 from recsys_had.suggest import nearest
 from recsys_had.versions import library_versions
@@ -52,7 +52,7 @@ def export_tables(
         held = list(saved.keys())
         weights = {table_of_weight(name): name for name in held if is_field_table(name)}
         chosen = _chosen(list(weights), names)
-        _require_tables(out)
+        refuse_other_kinds(out, _MANIFEST, kind="tables", told="export")
         encoder = Encoder.load(run.encoder_path)
         nameless = {field.name for field in run.card.fields if not field.has_vocabulary}
         with OutputFolder(out, marker=_MANIFEST, overwrite=overwrite) as folder:
@@ -147,18 +147,6 @@ def _chosen(tables: list[str], names: Sequence[str]) -> list[str]:
     return [
         table for table in tables if not names or table in names or table.partition(".")[2] in names
     ]
-
-
-def _require_tables(out: Path) -> None:
-    """Refuses to replace a result of another kind, such as the run itself."""
-    try:
-        kind = dict(json.loads((out / _MANIFEST).read_text())).get("kind")
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, TypeError):
-        kind = None
-    if kind != "tables":
-        raise DataError(f"{out}: holds a result that is no export. Choose another folder.")
 
 
 def _write_values(encoder: Encoder, field: str, path: Path) -> None:

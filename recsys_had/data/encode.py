@@ -138,6 +138,11 @@ class Encoder:
         return {name: ids.num_embeddings for name, ids in self._ids.items()}
 
     @property
+    def scales(self) -> dict[str, Scale]:
+        """Mean and deviation of each standardised column."""
+        return dict(self._scales)
+
+    @property
     def digest(self) -> str:
         """SHA-256 of everything that decides the encoding of a row."""
         return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()
