@@ -13,7 +13,7 @@ import pytest
 
 from recsys_had.data.decoded_files import decode_folder
 from recsys_had.data.folder import DataFolder
-from recsys_had.data.ingest import ingest
+from recsys_had.ingestion.ingest import ingest
 from recsys_had.schema import DatasetCard, load_card, parse_card
 from tests.data.reference import HEXES, INTEGERS, REFERENCES, read_lines
 

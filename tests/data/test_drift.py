@@ -12,7 +12,7 @@ import xxhash
 from recsys_had.data import shards, tallies
 from recsys_had.data.drift import ColumnDrift, Side, compare
 from recsys_had.data.folder import DataFolder
-from recsys_had.data.ingest import ingest
+from recsys_had.ingestion.ingest import ingest
 from recsys_had.schema import parse_card
 
 COLUMNS = {
