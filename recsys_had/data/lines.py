@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from recsys_had.data.utf8 import wrong_byte
 
 _NEWLINE, _QUOTE = b'\n"'
+_MAX_BYTE = 255
 
 
 @dataclass(frozen=True)
@@ -153,20 +154,26 @@ class Records:
 
     def wrong_widths(self, num_columns: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Records that do not have ``num_columns`` columns, and how many they have."""
+        if self._quotes is None and self._all_have(num_columns):
+            return _none(), _none()
         separators = self._outside(np.flatnonzero(self._bytes == self._dialect.separator[0]))
         ends = self.ends
-        if len(separators) == len(ends) * (num_columns - 1):
-            if num_columns == 1:
-                return _none(), _none()
-            # Enough separators in all: each record has its own if the first and the last of
-            # its share stand inside it.
-            shares = separators.reshape(len(ends), num_columns - 1)
-            starts = np.append(-1, ends[:-1])
-            if (shares[:, 0] > starts).all() and (shares[:, -1] < ends).all():
-                return _none(), _none()
         widths = np.diff(np.searchsorted(separators, ends), prepend=0) + 1
         wrong = np.flatnonzero(widths != num_columns)
         return wrong, widths[wrong]
+
+    def _all_have(self, num_columns: int) -> bool:
+        """Whether every record has so many columns, where no quote means anything."""
+        each = num_columns - 1
+        is_separator = self._bytes == self._dialect.separator[0]
+        if each > _MAX_BYTE or np.count_nonzero(is_separator) != each * len(self):
+            return False
+        if not len(self):
+            return True
+        # Counted in bytes, 256 too many look like none; but then others would have too few.
+        starts = np.append(0, self.ends[:-1] + 1)
+        counts = np.add.reduceat(is_separator.view(np.uint8), starts, dtype=np.uint8)
+        return bool((counts == each).all())
 
     def mask(self, records: NDArray[np.int64]) -> NDArray[np.bool_]:
         """One truth a record: whether it is among ``records``."""

@@ -20,7 +20,10 @@ def whole_numbers(text: pl.Series) -> pl.Series:
     >>> whole_numbers(pl.Series(["5", "-7", "5.0", "5.5", "x", None])).to_list()
     [5, -7, 5, None, None, None]
     """
-    numbers = text.str.replace(r"\.0+$", "").cast(pl.Int64, strict=False)
+    numbers = text.cast(pl.Int64, strict=False)
+    if numbers.null_count() > text.null_count():
+        trimmed = text.str.replace(r"\.0+$", "").cast(pl.Int64, strict=False)
+        numbers = numbers.fill_null(trimmed)
     if numbers.null_count() > text.null_count():
         fraction = text.cast(pl.Float64, strict=False)
         whole = fraction.cast(pl.Int64, strict=False)

@@ -97,6 +97,14 @@ class RawBlock:
             case _:
                 return self.read()
 
+    def row_texts(self, columns: tuple[str, ...]) -> list[bytes] | None:
+        """The text each row is known by, where it simply stands in the file; else None.
+
+        Args:
+            columns: those of the card, in its order.
+        """
+        return self.rows.row_texts(columns) if isinstance(self.rows, TextRows) else None
+
     def place(self, row: int) -> str:
         """Names a row of the block as a user finds it, ``clicks.tsv:12``."""
         return self.rows.place(row)

@@ -8,6 +8,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recsys_had.columns import source_columns
 from recsys_had.data.lookups import SideTable
 from recsys_had.data.prepare import prepare
 from recsys_had.data.problems import Problems
@@ -98,7 +99,7 @@ def read_block(
     """
     try:
         frame = block.read()
-        values = _values(block, frame, card, lookups, given)
+        values = _values(block, frame, card, lookups, given, is_whole=True)
     except DataError:
         # Most blocks are right; only one that is not is gone through row by row.
         if not reject:
@@ -113,19 +114,26 @@ def _values(
     card: DatasetCard,
     lookups: Mapping[str, SideTable],
     given: Sequence[int] | None,
+    *,
+    is_whole: bool = False,
 ) -> pa.RecordBatch:
     values = prepare(frame, card, lookups, place=block.place, require_label=True)
-    return values.append_column(SPLIT, pa.array(_splits(block, frame, card, given)))
+    return values.append_column(SPLIT, pa.array(_splits(block, frame, card, given, is_whole)))
 
 
 def _splits(
-    block: RawBlock, frame: pl.DataFrame, card: DatasetCard, given: Sequence[int] | None
+    block: RawBlock,
+    frame: pl.DataFrame,
+    card: DatasetCard,
+    given: Sequence[int] | None,
+    is_whole: bool,
 ) -> Splits:
     rule = card.split
     if given is not None:
         return np.full(len(frame), given[block.input_index], np.int8)
     if isinstance(rule, ContentHashSplit):
-        return split_by_content(frame, card, rule)
+        texts = block.row_texts(source_columns(card.columns)) if is_whole else None
+        return split_by_content(frame, card, rule, texts=texts)
     if isinstance(rule, TimeSplit):
         return split_by_time(frame, card, rule, place=block.place)
     return np.full(len(frame), -1, np.int8)  # known when all labels are

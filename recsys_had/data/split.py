@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -27,7 +28,8 @@ def hash_fractions(texts: list[bytes], *, seed: int) -> NDArray[np.float64]:
     >>> hash_fractions([b""], seed=0).item() == (0xef46db3751d8e999 >> 11) / 2**53
     True
     """
-    digests = np.array([xxhash.xxh64_intdigest(text, seed) for text in texts], np.uint64)
+    found = map(partial(xxhash.xxh64_intdigest, seed=seed), texts)
+    digests = np.fromiter(found, np.uint64, len(texts))
     return (digests >> np.uint64(11)).astype(np.float64) / 2**53
 
 
@@ -56,15 +58,22 @@ def row_texts(frame: pl.DataFrame, card: DatasetCard) -> list[bytes]:
     return frame.select(text.alias("text"))["text"].to_list()
 
 
-def split_by_content(frame: pl.DataFrame, card: DatasetCard, rule: ContentHashSplit) -> Splits:
-    """Splits by a hash of each row's own text; see :func:`row_texts`.
+def split_by_content(
+    frame: pl.DataFrame,
+    card: DatasetCard,
+    rule: ContentHashSplit,
+    *,
+    texts: list[bytes] | None = None,
+) -> Splits:
+    """Splits by a hash of each row's own text, ``texts`` or else :func:`row_texts`.
 
     A row trains where its fraction is below the ratio of train, validates where it is below
     the ratios of train and valid together, and so on.
     """
     names = [name for name in SPLITS if name in rule.ratios]
     limits = np.cumsum([rule.ratios[name] for name in names])[:-1]
-    fractions = hash_fractions(row_texts(frame, card), seed=rule.seed)
+    texts = row_texts(frame, card) if texts is None else texts
+    fractions = hash_fractions(texts, seed=rule.seed)
     codes = np.array([SPLITS.index(name) for name in names], np.int8)
     return codes[np.searchsorted(limits, fractions, side="right")]
 

@@ -19,6 +19,8 @@ from recsys_had.data.problems import Problems
 from recsys_had.errors import DataError, SchemaError
 from recsys_had.schema import FileFormat
 
+# Between the columns of the text a row is known by.
+ROW_SEPARATOR = 0x1F
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -236,6 +238,25 @@ class TextRows:
         self.add_wrong_widths(records, problems)
         problems.raise_any()
         return self.parse(data, has_quotes=records.has_quotes)
+
+    def row_texts(self, columns: tuple[str, ...]) -> list[bytes] | None:
+        """What :func:`recsys_had.data.split.row_texts` makes of the rows, but from their bytes.
+
+        None where a text is not simply its line with other separators.
+
+        Args:
+            columns: those of the card, in its order.
+        """
+        is_plain = self.file.format.missing == ("",) and not self.records.has_quotes
+        if not is_plain or self.file.columns != columns:
+            return None
+        data = self.file.decode(plain_line_ends(self.data), self.first_line)
+        found = np.frombuffer(data, np.uint8)
+        separator = self.file.dialect.separator[0]
+        is_separator = (found == separator).view(np.uint8)
+        other = found ^ (is_separator * np.uint8(separator ^ ROW_SEPARATOR))
+        lines = other.tobytes().split(b"\n")
+        return lines if lines[-1] else lines[:-1]
 
     def text(self, row: int, *, max_bytes: int) -> str:
         r"""The row as it stands in the file, or its beginning.

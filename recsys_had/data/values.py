@@ -110,6 +110,13 @@ def column_values(
                 pass
 
 
+def _buckets(numbers: pl.Series) -> pa.DictionaryArray:
+    """The numbers' buckets, each distinct number worked on once."""
+    found = numbers.to_arrow().dictionary_encode()
+    buckets = _as_values(log_squared_bucket(pl.Series(found.dictionary)))
+    return pa.DictionaryArray.from_arrays(buckets.indices.take(found.indices), buckets.dictionary)
+
+
 def _part(times: pl.Series, part: str) -> pl.Series:
     weekday = times.dt.weekday() - 1
     match part:

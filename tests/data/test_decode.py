@@ -21,8 +21,8 @@ import xxhash
 from recsys_had.data import shards
 from recsys_had.data.decoded_files import decode_folder
 from recsys_had.data.folder import DataFolder
-from recsys_had.ingestion.ingest import ingest
 from recsys_had.errors import CheckpointError, ConfigError, DataError
+from recsys_had.ingestion.ingest import ingest
 from recsys_had.schema import parse_card
 
 CARD = """
