@@ -26,6 +26,7 @@ from recsys_had.data.lookups import SideTable
 from recsys_had.data.prepare import prepare
 from recsys_had.data.problems import Problems
 from recsys_had.data.raw import BLOCK_BYTES, RawBlock, RawSource
+from recsys_had.data.sampling import join_splits, leave_out_negatives
 from recsys_had.data.split import Splits, split_by_content, split_by_time, split_stratified
 from recsys_had.data.statistics import Statistics
 from recsys_had.errors import DataError
@@ -70,7 +71,8 @@ def ingest(
 
     Returns:
         ``rows_read``, ``rows`` per split, ``num_embeddings`` per field, ``rows_per_s``,
-        ``peak_rss_bytes``.
+        ``peak_rss_bytes``; ``sampling`` where the card leaves rows out: the share of ``negatives``
+        and how many were ``left_out``.
 
     Raises:
         DataError: an input, a row or the output folder is not usable, or no row trains.
@@ -122,12 +124,17 @@ def ingest(
             split: sum(part["rows"] for name, part in parts.items() if name.startswith(split))
             for split in SPLITS
         }
+        sampling = {}
+        if card.sampling is not None:
+            left_out = staged.num_rows - sum(rows.values())
+            sampling["sampling"] = {"negatives": card.sampling.negatives, "left_out": left_out}
         manifest = {
             "kind": "data",
             "dataset": card.name,
             "card_digest": card.digest,
             "vocabulary_digest": encoder.digest,
             "rows": {split: number for split, number in rows.items() if number},
+            **sampling,
             "num_embeddings": encoder.num_embeddings,
             "dense": list(card.dense),
             "versions": library_versions(),
@@ -142,6 +149,7 @@ def ingest(
     return {
         "rows_read": staged.num_rows,
         "rows": manifest["rows"],
+        **sampling,
         "num_embeddings": encoder.num_embeddings,
         "rows_per_s": staged.num_rows / max(time.perf_counter() - begin, 1e-9),
         "peak_rss_bytes": peak_rss_bytes(),
@@ -171,7 +179,7 @@ class _Staged:
             assert values is not None, f"{path} was staged"
             splits = values.column(_SPLIT).to_numpy()
             if self.splits is not None:
-                splits = self.splits[first : first + values.num_rows]
+                splits = join_splits(splits, self.splits[first : first + values.num_rows])
             yield first, values, splits
 
 
@@ -277,6 +285,13 @@ def _read_block(
         splits = split_by_time(frame, card, rule, place=block.place)
     else:
         splits = np.full(block.num_rows, -1, np.int8)  # known when all labels are
+    splits = leave_out_negatives(
+        splits,
+        frame,
+        card,
+        labels=values.column("label").to_numpy(),
+        row_ids=block.first_row_id + np.arange(block.num_rows, dtype=np.int64),
+    )
     return values.append_column(_SPLIT, pa.array(splits))
 
 
