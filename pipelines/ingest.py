@@ -129,9 +129,11 @@ def _rejected(content: dict[str, Any], out: Path) -> str:
 def _as_text(content: dict[str, Any], out: Path) -> str:
     rows = ", ".join(f"{split} {number:,}" for split, number in content["rows"].items())
     tables = content["num_embeddings"]
+    sampling = content.get("sampling")
+    left_out = "" if sampling is None else f", {sampling['left_out']:,} of label 0 left out"
     return "\n".join(
         [
-            f"{content['rows_read']:,} rows read: {rows}{_rejected(content, out)}",
+            f"{content['rows_read']:,} rows read: {rows}{left_out}{_rejected(content, out)}",
             f"{len(tables)} fields with {sum(tables.values()):,} ids",
             f"{content['rows_per_s']:,.0f} rows/s, "
             f"{content['peak_rss_bytes'] / 2**20:,.0f} MiB of memory at most",

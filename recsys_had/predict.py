@@ -1,6 +1,7 @@
 """BatchPredictor: raw rows in, scores out, in input order, with the run's own encoder."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from recsys_had.data.encode import Encoder
 from recsys_had.data.folder import DataFolder, layout_of
 from recsys_had.data.parquet import Position, SplitReader, rows_from_table
 from recsys_had.data.raw import RawBlock, RawSource
+from recsys_had.data.sampling import in_words
 from recsys_had.errors import CheckpointError, DataError, SchemaError
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
@@ -30,6 +32,8 @@ from recsys_had.suggest import nearest
 _OWN_COLUMNS = ("row_id", "score")
 
 Scores = NDArray[np.float32]
+
+_log = logging.getLogger("recsys_had")
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,10 @@ class BatchPredictor:
             CheckpointError: a file is missing, changed or does not fit the model.
         """
         run = RunFolder.open(Path(path))
+        sampling = run.manifest.get("sampling")
+        if sampling is not None and sampling["left_out"]:
+            told = "%s: was %s. Its scores are not corrected for it: they are too high."
+            _log.warning(told, path, in_words(sampling))
         encoder = Encoder.load(run.encoder_path)
         model = CTRModel(
             fields=field_specs(run.card, encoder.num_embeddings),

@@ -145,6 +145,8 @@ def write_run_folder(
         elif source.is_file():
             shutil.copy2(source, encoder / name)
     files = sorted(path for path in stage.rglob("*") if path.is_file())
+    # Whoever corrects scores needs the rate, and finds nothing else of the data in a run.
+    sampling = {name: data.manifest[name] for name in ("sampling",) if name in data.manifest}
     manifest: dict[str, Any] = {
         "kind": "run",
         "dataset": data.card.name,
@@ -152,6 +154,7 @@ def write_run_folder(
         "vocabulary_digest": data.manifest["vocabulary_digest"],
         "weights_digest": weights_digest(state),
         "num_embeddings": data.num_embeddings,
+        **sampling,
         **facts,
         "versions": library_versions(),
         "files": {path.relative_to(stage).as_posix(): file_digest(path) for path in files},

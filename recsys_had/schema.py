@@ -127,6 +127,18 @@ Split = Annotated[
 ]
 
 
+class NegativeSampling(CardPart):
+    """Of the training rows of label 0 a share is kept; see :mod:`recsys_had.data.sampling`.
+
+    Args:
+        negatives: the share.
+        seed: which rows those are.
+    """
+
+    negatives: float = pydantic.Field(gt=0, le=1)
+    seed: int = pydantic.Field(default=0, ge=0, lt=2**64)
+
+
 # Columns every encoded shard has beside its fields.
 _RESERVED = ("label", "row_id", "weight")
 _RESERVED_IN_WORDS = "label, row_id or weight"
@@ -144,6 +156,7 @@ class DatasetCard(CardPart):
         columns: every raw column, in file order; ``C1..C26`` stands for 26 columns.
         lookups: side tables joined by a key.
         split: how rows are divided when the command line does not say.
+        sampling: which training rows are left out, if any are.
 
     >>> card = parse_card('''
     ... name: clicks
@@ -164,6 +177,7 @@ class DatasetCard(CardPart):
     columns: dict[str, Column]
     lookups: dict[str, Lookup] = pydantic.Field(default_factory=dict)
     split: Split
+    sampling: NegativeSampling | None = None
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> "DatasetCard":
@@ -289,6 +303,8 @@ class DatasetCard(CardPart):
         # Order of columns decides the meaning of a file without a header.
         content["column_order"] = list(self.columns)
         # A card that says nothing of it has the digest it had before there was such a thing.
+        if self.sampling is None:
+            del content["sampling"]
         for columns in (content, *content["lookups"].values()):
             for column in columns["columns"].values():
                 for option in _LATER_OPTIONS:

@@ -256,8 +256,11 @@ def _fields_at(annotation: Any, loc: KeyPath) -> list[str]:
     if typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
     is_model = isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel)
+    if not loc and not is_model:
+        given = [each for each in typing.get_args(annotation) if each is not type(None)]
+        return _fields_at(given[0], ()) if len(given) == 1 else []
     if not loc:
-        return list(annotation.model_fields) if is_model else []
+        return list(annotation.model_fields)
     if is_model:
         info = annotation.model_fields.get(str(loc[0]))
         return [] if info is None else _fields_at(info.annotation, loc[1:])

@@ -13,6 +13,7 @@ from recsys_had.data.lookups import SideTable
 from recsys_had.data.prepare import prepare
 from recsys_had.data.problems import Problems
 from recsys_had.data.raw import RawBlock
+from recsys_had.data.sampling import leave_out_negatives
 from recsys_had.data.split import Splits, split_by_content, split_by_time, split_times
 from recsys_had.errors import DataError
 from recsys_had.schema import ContentHashSplit, DatasetCard, TimeSplit
@@ -99,7 +100,7 @@ def read_block(
     """
     try:
         frame = block.read()
-        values = _values(block, frame, card, lookups, given, is_whole=True)
+        values = _values(block, frame, card, lookups, given)
     except DataError:
         # Most blocks are right; only one that is not is gone through row by row.
         if not reject:
@@ -115,10 +116,17 @@ def _values(
     lookups: Mapping[str, SideTable],
     given: Sequence[int] | None,
     *,
-    is_whole: bool = False,
+    kept: NDArray[np.int64] | None = None,
 ) -> pa.RecordBatch:
     values = prepare(frame, card, lookups, place=block.place, require_label=True)
-    return values.append_column(SPLIT, pa.array(_splits(block, frame, card, given, is_whole)))
+    splits = leave_out_negatives(
+        _splits(block, frame, card, given, is_whole=kept is None),
+        frame,
+        card,
+        labels=values.column("label").to_numpy(),
+        row_ids=block.first_row_id + (np.arange(block.num_rows) if kept is None else kept),
+    )
+    return values.append_column(SPLIT, pa.array(splits))
 
 
 def _splits(
@@ -126,6 +134,7 @@ def _splits(
     frame: pl.DataFrame,
     card: DatasetCard,
     given: Sequence[int] | None,
+    *,
     is_whole: bool,
 ) -> Splits:
     rule = card.split
@@ -162,7 +171,7 @@ def _read_sifted(
     reasons.add(form, np.arange(block.num_rows))
     reasons.add(content, whole)
     return ReadBlock(
-        _values(block, frame, card, lookups, given),
+        _values(block, frame, card, lookups, given, kept=whole[right]),
         whole[right],
         reasons.table(block),
         _ids(frame, card),

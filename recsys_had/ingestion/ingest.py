@@ -80,7 +80,8 @@ def ingest(
 
     Returns:
         ``rows_read``, ``rows`` per split, ``rows_rejected``, ``num_embeddings`` per field,
-        ``rows_per_s``, ``peak_rss_bytes``.
+        ``rows_per_s``, ``peak_rss_bytes``; ``sampling`` where the card leaves rows out: the share
+        of ``negatives`` and how many were ``left_out``.
 
     Raises:
         DataError: an input, a row or the output folder is not usable, or no row trains.
@@ -132,6 +133,10 @@ def ingest(
         encoder = _merge(workers, card, staged, lookups, folder)
         parts = _write_parts(workers, encoder, staged, folder, on_rows=on_rows)
         rows = dict(zip(SPLITS, staged.rows, strict=True))
+        sampling = {}
+        if card.sampling is not None:
+            left_out = staged.num_rows - staged.num_rejected - sum(staged.rows)
+            sampling["sampling"] = {"negatives": card.sampling.negatives, "left_out": left_out}
         write_rejects(staged.shards, folder.stage / "rejects.parquet")
         manifest = {
             "kind": "data",
@@ -141,6 +146,7 @@ def ingest(
             "rows_read": staged.num_rows,
             "rows": {split: number for split, number in rows.items() if number},
             "rows_rejected": staged.num_rejected,
+            **sampling,
             "num_embeddings": encoder.num_embeddings,
             "dense": list(card.dense),
             "versions": library_versions(),
@@ -157,6 +163,7 @@ def ingest(
         "rows_read": staged.num_rows,
         "rows": manifest["rows"],
         "rows_rejected": staged.num_rejected,
+        **sampling,
         "num_embeddings": encoder.num_embeddings,
         "rows_per_s": staged.num_rows / max(time.perf_counter() - begin, 1e-9),
         "peak_rss_bytes": peak_rss_bytes,

@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys_had.data.encode import Encoder
-from recsys_had.data.read_block import SPLIT
 from recsys_had.data.split import Splits
-from recsys_had.ingestion.stage import Shard, counted_fields
+from recsys_had.ingestion.stage import Shard, counted_fields, splits_of
 from recsys_had.ingestion.vocabularies import ids_of
 from recsys_had.schema import SPLITS
 
@@ -62,8 +61,7 @@ class PartWriter:
         }
         encoded = self.encoder.encode_values(values, known=known)
         encoded = encoded.add_column(0, "row_id", pa.array(shard.row_ids(values)))
-        if splits is None:
-            splits = values.column(SPLIT).to_numpy()
+        splits = splits_of(values, splits)
         parts = {}
         for split, name in names.items():
             rows = np.flatnonzero(splits == SPLITS.index(split))

@@ -20,6 +20,7 @@ from recsys_had.data.lookups import SideTable
 from recsys_had.data.quantiles import QuantileBins, with_bins
 from recsys_had.data.raw import RawBlock
 from recsys_had.data.read_block import SPLIT, read_block
+from recsys_had.data.sampling import join_splits
 from recsys_had.data.split import Splits
 from recsys_had.data.statistics import Statistics, rows_per_value
 from recsys_had.errors import DataError
@@ -182,8 +183,8 @@ class Counter:
     def __call__(self, task: tuple[Staged, Splits | None]) -> Staged:
         """Counts one shard, given the split of each of its rows."""
         staged, splits = task
-        assert splits is not None, "the splits were waited for"
-        return count(self.card, staged, staged.shard.read(), splits)
+        values = staged.shard.read()
+        return count(self.card, staged, values, splits_of(values, splits))
 
 
 @dataclass(frozen=True)
@@ -202,10 +203,8 @@ class CrossCounter:
         """Counts one shard, given the split of each of its rows where it was not staged."""
         staged, splits = task
         values = staged.shard.read()
-        if splits is None:
-            splits = values.column(SPLIT).to_numpy()
+        is_training = splits_of(values, splits) == SPLITS.index("train")
         values = with_bins(values, self.card, self.bins)
-        is_training = splits == SPLITS.index("train")
         held: dict[str, pa.Array] = {}
         num_distinct = dict(staged.num_distinct or {})
         for field in crosses_to_count(self.card):
@@ -251,6 +250,17 @@ def count(card: DatasetCard, staged: Staged, values: pa.RecordBatch, splits: Spl
         statistics=statistics,
         labels=None,
     )
+
+
+def splits_of(values: pa.RecordBatch, late: Splits | None) -> Splits:
+    """The split of each row of a staged shard.
+
+    Args:
+        values: what was staged.
+        late: the splits that were known later, where none could be staged.
+    """
+    early: Splits = values.column(SPLIT).to_numpy()
+    return early if late is None else join_splits(early, late)
 
 
 def _distinct(values: pa.Array) -> pa.Array:
