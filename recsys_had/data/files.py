@@ -5,6 +5,7 @@ import gzip
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -124,18 +125,34 @@ def is_plain(path: Path) -> bool:
     return path.suffix not in {".gz", ".zst"}
 
 
-def read_range(path: Path, offset: int, size_bytes: int) -> bytes:
-    """Bytes of a plain file.
+@dataclass(frozen=True)
+class FileRange:
+    """Consecutive bytes of a plain file, not read.
 
-    Raises:
-        DataError: it cannot be read, or has become shorter.
+    Args:
+        path: the file.
+        offset: where they begin.
+        size_bytes: how many they are.
     """
-    try:
-        with path.open("rb") as stream:
-            stream.seek(offset)
-            found = stream.read(size_bytes)
-    except OSError as cause:
-        raise DataError(f"{path}: cannot be read: {cause.strerror}.") from cause
-    if len(found) < size_bytes:
-        raise DataError(f"{path}: became shorter while it was read. Run the command again.")
-    return found
+
+    path: Path
+    offset: int
+    size_bytes: int
+
+    def read(self) -> bytes:
+        """Reads them.
+
+        Raises:
+            DataError: the file cannot be read, or has become shorter.
+        """
+        try:
+            with self.path.open("rb") as stream:
+                stream.seek(self.offset)
+                found = stream.read(self.size_bytes)
+        except OSError as cause:
+            raise DataError(f"{self.path}: cannot be read: {cause.strerror}.") from cause
+        if len(found) < self.size_bytes:
+            raise DataError(
+                f"{self.path}: became shorter while it was read. Run the command again."
+            )
+        return found

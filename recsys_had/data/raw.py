@@ -22,7 +22,7 @@ from recsys_had.data.values import required_columns
 from recsys_had.errors import DataError
 from recsys_had.schema import DatasetCard
 
-BLOCK_BYTES = 64 << 20
+BLOCK_BYTES = 32 << 20
 _log = logging.getLogger("recsys_had")
 
 

@@ -2,7 +2,7 @@
 
 import codecs
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_had.data.files import MAX_RECORD_BYTES, ByteStream, is_plain, open_bytes, read_range
+from recsys_had.data.files import MAX_RECORD_BYTES, ByteStream, FileRange, is_plain, open_bytes
 from recsys_had.data.lines import Dialect, Records, plain_line_ends
 from recsys_had.data.normalise import blank_missing
 from recsys_had.data.problems import Problems
@@ -103,13 +103,13 @@ class TextFile:
                         cut = Records(pending, self.dialect).first_bytes or len(pending)
                 if cut == 0:
                     return
-                at = offset if plain else None
-                rows = TextRows(self, pending[:cut], line, wanted, at)
+                data, pending = pending[:cut], pending[cut:]
+                num_rows, num_lines = len(Records(data, self.dialect)), data.count(b"\n")
+                source = FileRange(self.path, offset, cut) if plain else data
+                del data  # a block is large: it must not live on while the next is read
+                yield num_rows, TextRows(self, source, line, wanted)
                 offset += cut
-                pending = pending[cut:]
-                line += rows.num_lines
-                yield len(rows.records), rows
-                del rows  # a block is large: it must not live on while the next is read
+                line += num_lines
 
     def _first_names(self) -> tuple[str, ...]:
         """What stands in the first record."""
@@ -190,32 +190,26 @@ class TextRows:
 
     Args:
         file: the file.
-        data: the bytes, as they stand in it.
+        source: the bytes, or where in a plain file they stand: so blocks that wait, or are sent to
+            another process, weigh nothing.
         first_line: line of the first of them.
         wanted: columns to read.
-        offset: where in a plain file they begin; None where they had to be decompressed.
     """
 
     file: TextFile
-    data: bytes
+    source: bytes | FileRange
     first_line: int
     wanted: tuple[str, ...]
-    offset: int | None = None
 
-    def __reduce__(self) -> tuple[Callable[..., "TextRows"], tuple[object, ...]]:
-        """Another process reads a plain file's bytes itself; no others are sent."""
-        data: bytes | int = self.data if self.offset is None else len(self.data)
-        return _taken_up, (self.file, data, self.first_line, self.wanted, self.offset)
+    @cached_property
+    def data(self) -> bytes:
+        """The bytes, as they stand in the file."""
+        return self.source if isinstance(self.source, bytes) else self.source.read()
 
     @cached_property
     def records(self) -> Records:
         """The rows, not yet parsed."""
         return Records(self.data, self.file.dialect)
-
-    @property
-    def num_lines(self) -> int:
-        """Line ends in the block."""
-        return self.data.count(b"\n")
 
     def place(self, row: int) -> str:
         """File and line of a row."""
@@ -315,15 +309,6 @@ class TextRows:
 
         found = dict(zip(wrong.tolist(), widths.tolist(), strict=True))
         problems.add_rows(records.mask(wrong), self.place, describe)
-
-
-def _taken_up(
-    file: TextFile, data: bytes | int, first_line: int, wanted: tuple[str, ...], offset: int | None
-) -> TextRows:
-    if isinstance(data, int):
-        assert offset is not None, "bytes that are not sent stand in a plain file"
-        data = read_range(file.path, offset, data)
-    return TextRows(file, data, first_line, wanted, offset)
 
 
 def _unused_character(data: bytes) -> str:
