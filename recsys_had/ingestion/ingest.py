@@ -7,6 +7,7 @@ other's, so it runs in as many processes as there are, and a run that was killed
 finished.
 """
 
+import hashlib
 import json
 import logging
 import time
@@ -81,7 +82,8 @@ def ingest(
     Returns:
         ``rows_read``, ``rows`` per split, ``rows_rejected``, ``num_embeddings`` per field,
         ``rows_per_s``, ``peak_rss_bytes``; ``sampling`` where the card leaves rows out: the share
-        of ``negatives`` and how many were ``left_out``.
+        of ``negatives`` and how many were ``left_out``; ``digest`` of the manifest, which names
+        those of all parts and vocabularies.
 
     Raises:
         DataError: an input, a row or the output folder is not usable, or no row trains.
@@ -156,7 +158,8 @@ def ingest(
             ],
             "parts": parts,
         }
-        (folder.stage / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        text = json.dumps(manifest, indent=2) + "\n"
+        (folder.stage / "manifest.json").write_text(text)
         folder.publish()
         peak_rss_bytes = workers.peak_rss_bytes
     return {
@@ -167,6 +170,7 @@ def ingest(
         "num_embeddings": encoder.num_embeddings,
         "rows_per_s": staged.num_rows / max(time.perf_counter() - begin, 1e-9),
         "peak_rss_bytes": peak_rss_bytes,
+        "digest": hashlib.sha256(text.encode()).hexdigest(),
     }
 
 

@@ -1,14 +1,18 @@
 """Kills a training again and again and asks whether it comes to what it would have come to.
 
-Any trainer will do that can be started again: its command is run once undisturbed, and once more
-with ``kill -9`` to all its processes at random moments, each followed by a resume. In the command
-``{out}`` stands for a folder of its own for each of the two. It ends with exit code 0 and prints,
-on its last line, one JSON object; what stands under ``--key`` in it must be the same.
+Any trainer will do, and any other job, that can be started again: its command is run once
+undisturbed, and once more with ``kill -9`` to all its processes at random moments, each followed by
+a resume. In the command ``{out}`` stands for a folder of its own for each of the two. It ends with
+exit code 0 and prints, on its last line, one JSON object; what stands under ``--key`` in it must be
+the same.
 
     python tests/torture/kill.py --kills 20 --key weights_digest \\
         --during '{out}/.work/state/checkpoint.tmp/*' --resume=--resume -- \\
         torchrun --no-python --nproc-per-node 2 recsys-had train frappe_fm --data data/frappe \\
         --out '{out}' --no-tracking --json train.checkpoint_every_steps=20
+    python tests/torture/kill.py --kills 20 --key digest --resume= \\
+        --during '{out}/.work/state/*.tmp' -- \\
+        recsys-had ingest criteo --raw train.txt --out '{out}' --json
 
 The moments lie within ``--within`` seconds of each start, or the time of the run left alone: give
 less than that for more kills than a few, and a run that is long.
@@ -60,7 +64,7 @@ def main() -> None:
     parser.add_argument("--within", type=float, help="seconds after each start")
     parser.add_argument("--during", help="glob of files that exist while a checkpoint is written")
     parser.add_argument("--finished", help="JSON file that a run leaves when it is over")
-    parser.add_argument("--resume", default="--resume", help="word added to go on")
+    parser.add_argument("--resume", default="--resume", help="word added to go on; empty for none")
     parser.add_argument("--folder", type=Path, help="for both runs; default: a temporary one")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
@@ -114,7 +118,7 @@ def torture(
             print(f"over at kill {number + 1}", flush=True)
             last = json.loads(result.read_text())[key]
             break
-        words = [*_filled(command, out), resume]
+        words = [*_filled(command, out), *filter(None, [resume])]
     else:
         last = _result(words, key)
     return {
