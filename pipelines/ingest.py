@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from recsys_had.pipelines._command import Result, is_first_rank, recsys_had_command
+from recsys_had.pipelines._command import Result, is_first_rank, path_or_url, recsys_had_command
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+    from recsys_had.storage import AnyPath
 
 
 @recsys_had_command("ingest")
@@ -20,9 +22,9 @@ if TYPE_CHECKING:
     metavar="[SPLIT=]PATH...",
     help="Raw files or globs (.gz and .zst too). SPLIT is train, valid or test.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Data folder.")
+@click.option("--out", required=True, type=path_or_url, help="Data folder.")
 @click.option("--overwrite", is_flag=True, help="Replace the data folder OUT holds.")
-def command(dataset: str, raw: tuple[str, ...], out: Path, overwrite: bool) -> Result:
+def command(dataset: str, raw: tuple[str, ...], out: "AnyPath", overwrite: bool) -> Result:
     """Encode the raw rows of DATASET (a bundled name or the path of a dataset.yaml).
 
     Without SPLIT= the card's split rule decides which rows train. An interrupted run goes on
@@ -33,7 +35,7 @@ def command(dataset: str, raw: tuple[str, ...], out: Path, overwrite: bool) -> R
 
 
 def ingest(
-    name: str, *, raw: tuple[str, ...], out: Path, overwrite: bool = False
+    name: str, *, raw: tuple[str, ...], out: "AnyPath", overwrite: bool = False
 ) -> dict[str, Any]:
     """Encodes raw rows into a data folder; returns what ``--json`` prints."""
     from tqdm import tqdm
@@ -75,7 +77,7 @@ def _split_and_path(text: str) -> tuple[str | None, str]:
     return None, text
 
 
-def _as_text(content: dict[str, Any], out: Path) -> str:
+def _as_text(content: dict[str, Any], out: "AnyPath") -> str:
     rows = ", ".join(f"{split} {number:,}" for split, number in content["rows"].items())
     tables = content["num_embeddings"]
     return "\n".join(

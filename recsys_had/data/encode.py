@@ -24,6 +24,7 @@ from recsys_had.data.values import required_columns
 from recsys_had.data.vocabulary import HashedIds, ManagedHashes, Vocabulary, texts_of
 from recsys_had.errors import CheckpointError, DataError, RecsysHadError
 from recsys_had.schema import DatasetCard
+from recsys_had.storage import AnyPath
 from recsys_had.suggest import nearest
 
 Ids = Vocabulary | HashedIds | ManagedHashes
@@ -233,7 +234,7 @@ class Encoder:
         (folder / "dense.json").write_text(json.dumps(content, indent=2) + "\n")
 
     @classmethod
-    def load(cls, folder: Path) -> "Encoder":
+    def load(cls, folder: AnyPath) -> "Encoder":
         """Reads what :meth:`save` wrote.
 
         Raises:

@@ -38,6 +38,7 @@ from recsys_had.schema import (
     StratifiedSplit,
     TimeSplit,
 )
+from recsys_had.storage import AnyPath
 from recsys_had.versions import library_versions
 
 _ROW_GROUP_ROWS = 1 << 16
@@ -49,8 +50,8 @@ _log = logging.getLogger("recsys_had")
 
 def ingest(
     card: DatasetCard,
-    inputs: Sequence[tuple[str | None, str | Path]],
-    out: Path,
+    inputs: Sequence[tuple[str | None, str | AnyPath]],
+    out: AnyPath,
     *,
     name: str | None = None,
     overwrite: bool = False,
@@ -61,7 +62,7 @@ def ingest(
 
     Args:
         card: what the columns are and how rows are split.
-        inputs: split (or None for the card's rule) and file or glob, in the order of row ids.
+        inputs: split (or None for the card's rule) and file, URL or glob, in the order of row ids.
         out: folder to write.
         name: the name or path the card was given by, for errors.
         overwrite: replace the data folder that ``out`` holds.
@@ -176,7 +177,7 @@ class _Staged:
 
 
 def _given_splits(
-    card: DatasetCard, inputs: Sequence[tuple[str | None, str | Path]], name: str
+    card: DatasetCard, inputs: Sequence[tuple[str | None, str | AnyPath]], name: str
 ) -> list[int] | None:
     """Split of each input, or None where the card's rule decides."""
     splits = [split for split, _ in inputs]

@@ -4,7 +4,6 @@ import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import polars as pl
 
@@ -14,6 +13,7 @@ from recsys_had.data.normalise import blank_missing
 from recsys_had.data.problems import Problems
 from recsys_had.errors import DataError, SchemaError
 from recsys_had.schema import FileFormat
+from recsys_had.storage import AnyPath
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -33,7 +33,7 @@ class TextFile:
 
     def __init__(
         self,
-        path: Path,
+        path: AnyPath,
         file_format: FileFormat,
         *,
         columns: tuple[str, ...],

@@ -15,6 +15,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from recsys_had.errors import CheckpointError
+from recsys_had.storage import AnyPath, read_parquet
 
 
 class SortedTexts:
@@ -125,14 +126,14 @@ class Vocabulary:
         pq.write_table(self.frame.to_arrow(), path, compression="zstd")
 
     @classmethod
-    def load(cls, path: Path) -> "Vocabulary":
+    def load(cls, path: AnyPath) -> "Vocabulary":
         """Reads what :meth:`save` wrote.
 
         Raises:
             CheckpointError: the file is missing or is none of these.
         """
         try:
-            frame = pl.DataFrame(pl.from_arrow(pq.read_table(path)))
+            frame = pl.DataFrame(pl.from_arrow(read_parquet(path)))
             values, counts = frame["value"].cast(pl.String), frame["count"].cast(pl.Int64)
             ids = frame["id"]
         except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as cause:
