@@ -10,12 +10,16 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from recsys_had.errors import RecsysHadError
+
+if TYPE_CHECKING:
+    from recsys_had.storage import AnyPath
 
 _MAX_PROBLEMS = 20
 
@@ -71,6 +75,22 @@ class ManyValuesCommand(click.Command):
                 found.append(word)
                 has_argument, many = True, None
         return found
+
+
+def path_or_url(text: str) -> "AnyPath":
+    """The type of an option that may name a place in an object store."""
+    from recsys_had.storage import any_path
+
+    return any_path(text)
+
+
+def local_path(text: str) -> Path:
+    """The type of an option that may not: a Path would take a URL for a folder named ``s3:``."""
+    from recsys_had.storage import is_url
+
+    if is_url(text):
+        raise click.BadParameter(f"{text}: must be a path on this machine, not a URL.")
+    return Path(text)
 
 
 def _takes_many(option: click.Option) -> bool:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from recsys_had.pipelines._command import Result, recsys_had_command
+from recsys_had.pipelines._command import Result, local_path, path_or_url, recsys_had_command
 
 from recsys_had.errors import ConfigError, DataError, DivergenceError
 
 if TYPE_CHECKING:
     from recsys_had.comparison import Measured
+    from recsys_had.storage import AnyPath
 
 # Of the trials; no seed anyone is likely to compare by.
 _TUNING_SEED = 20_077
@@ -21,8 +22,8 @@ _TUNING_SEED = 20_077
 
 @recsys_had_command("benchmark")
 @click.argument("suite")
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Encoded rows.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Report folder.")
+@click.option("--data", required=True, type=path_or_url, help="Encoded rows.")
+@click.option("--out", required=True, type=local_path, help="Report folder.")
 @click.option("--experiments", multiple=True, help="Some of the suite alone.")
 @click.option("--seeds", multiple=True, type=click.IntRange(min=0), help="Default: 1 2.")
 @click.option("--override", multiple=True, metavar="KEY=VALUE...", help="Of every experiment.")
@@ -32,7 +33,7 @@ _TUNING_SEED = 20_077
 @click.option("--finished", is_flag=True, help="Report what is finished; train nothing.")
 def command(
     suite: str,
-    data: Path,
+    data: "AnyPath",
     out: Path,
     experiments: tuple[str, ...],
     seeds: tuple[int, ...],
@@ -64,7 +65,7 @@ def command(
 def benchmark(
     suite: str,
     *,
-    data: Path,
+    data: "AnyPath",
     out: Path,
     experiments: tuple[str, ...] = (),
     seeds: tuple[int, ...] = (1, 2),
@@ -164,7 +165,7 @@ class _Bench:
         trains: whether what is not finished is trained.
     """
 
-    data: Path
+    data: "AnyPath"
     out: Path
     runs: Path
     trains: bool

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-from recsys_had.pipelines._command import Result, is_first_rank, recsys_had_command
+from recsys_had.pipelines._command import Result, is_first_rank, local_path, recsys_had_command
 
 _FORMATS = ("parquet", "csv", "tsv")
 
 
 @recsys_had_command("decode")
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.argument("data", type=local_path)
+@click.option("--out", required=True, type=local_path, help="Folder to write.")
 @click.option("--split", "splits", multiple=True, metavar="SPLIT...", help="Some alone.")
 @click.option("--rows", type=click.IntRange(min=1), help="The first so many of each split.")
 @click.option("--columns", multiple=True, metavar="NAME...", help="Some alone, beside row_id.")

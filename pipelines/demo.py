@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from recsys_had.pipelines._command import Result, recsys_had_command
+from recsys_had.pipelines._command import Result, local_path, recsys_had_command
 
 from recsys_had.errors import DataError
 
@@ -18,7 +18,7 @@ _SIGN = "demo.txt"  # in the folder from the start: the next demo may replace wh
     "--out",
     default="demo",
     show_default=True,
-    type=click.Path(path_type=Path),
+    type=local_path,
     help="Folder for raw rows, encoded rows, runs and scores.",
 )
 @click.option("--rows", default=300_000, show_default=True, type=click.IntRange(min=20_000))

@@ -4,24 +4,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from recsys_had.pipelines._command import Result, recsys_had_command
+from recsys_had.pipelines._command import Result, local_path, path_or_url, recsys_had_command
 
 if TYPE_CHECKING:
     from recsys_had.config import ModelConfig
     from recsys_had.schema import DatasetCard
+    from recsys_had.storage import AnyPath
 
 
 @recsys_had_command("describe")
 @click.argument("experiment")
 @click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1)
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="Encoded rows, for the sizes of the tables."
-)
-@click.option(
-    "--draw", type=click.Path(path_type=Path), help="Also draw the graph: a file .png or .svg."
-)
+@click.option("--data", type=path_or_url, help="Encoded rows, for the sizes of the tables.")
+@click.option("--draw", type=local_path, help="Also draw the graph: a file .png or .svg.")
 def command(
-    experiment: str, overrides: tuple[str, ...], data: Path | None, draw: Path | None
+    experiment: str, overrides: tuple[str, ...], data: "AnyPath | None", draw: Path | None
 ) -> Result:
     """Describe EXPERIMENT: nodes with shapes, parameters, operations a row and degree.
 
@@ -34,7 +31,7 @@ def command(
 
 
 def describe(
-    name: str, *, overrides: tuple[str, ...] = (), data: Path | None = None
+    name: str, *, overrides: tuple[str, ...] = (), data: "AnyPath | None" = None
 ) -> dict[str, Any]:
     """What ``--json`` prints."""
     from recsys_had.versions import check_trio

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from recsys_had.pipelines._command import Result, recsys_had_command
+from recsys_had.pipelines._command import Result, local_path, recsys_had_command
 
 if TYPE_CHECKING:
     from recsys_had.data.drift import ColumnDrift, Side
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 @recsys_had_command("drift")
-@click.argument("old", type=click.Path(path_type=Path))
-@click.argument("new", type=click.Path(path_type=Path), required=False)
+@click.argument("old", type=local_path)
+@click.argument("new", type=local_path, required=False)
 @click.option(
     "--splits",
     multiple=True,

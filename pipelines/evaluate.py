@@ -1,17 +1,20 @@
 """``recsys-had evaluate``: a run's quality on a split of encoded rows."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from recsys_had.pipelines._command import Result, recsys_had_command
+from recsys_had.pipelines._command import Result, local_path, path_or_url, recsys_had_command
+
+if TYPE_CHECKING:
+    from recsys_had.storage import AnyPath
 
 
 @recsys_had_command("evaluate")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Encoded rows.")
+@click.argument("run", type=local_path)
+@click.option("--data", required=True, type=path_or_url, help="Encoded rows.")
 @click.option("--split", default="test", show_default=True, help="train, valid or test.")
-def command(run: Path, data: Path, split: str) -> Result:
+def command(run: Path, data: "AnyPath", split: str) -> Result:
     """Measure RUN on a split: AUC, logloss, normalized entropy, calibration."""
     content = evaluate(run, data=data, split=split)
     lines = [
@@ -21,7 +24,7 @@ def command(run: Path, data: Path, split: str) -> Result:
     return Result(content, "\n".join(lines))
 
 
-def evaluate(run: Path, *, data: Path, split: str = "test") -> dict[str, Any]:
+def evaluate(run: Path, *, data: "AnyPath", split: str = "test") -> dict[str, Any]:
     """What ``--json`` prints: the metrics of the very scores ``predict`` would write."""
     from recsys_had.versions import check_trio
 

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from recsys_had.pipelines._command import Result, recsys_had_command
+from recsys_had.pipelines._command import Result, local_path, recsys_had_command
 
 
 @recsys_had_command("export")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of tables.")
+@click.argument("run", type=local_path)
+@click.option("--out", required=True, type=local_path, help="Folder of tables.")
 @click.option(
     "--table",
     "tables",

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
-from recsys_had.pipelines._command import Result, is_first_rank, recsys_had_command
+from recsys_had.pipelines._command import Result, is_first_rank, path_or_url, recsys_had_command
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+    from recsys_had.storage import AnyPath
 
 
 @recsys_had_command("ingest")
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     metavar="[SPLIT=]PATH...",
     help="Raw files or globs (.gz and .zst too). SPLIT is train, valid or test.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Data folder.")
+@click.option("--out", required=True, type=path_or_url, help="Data folder.")
 @click.option("--overwrite", is_flag=True, help="Replace the data folder OUT holds.")
 @click.option(
     "--workers",
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 def command(
     dataset: str,
     raw: tuple[str, ...],
-    out: Path,
+    out: "AnyPath",
     overwrite: bool,
     workers: int | None,
     engine: Literal["local", "ray"],
@@ -72,7 +74,7 @@ def ingest(
     name: str,
     *,
     raw: tuple[str, ...],
-    out: Path,
+    out: "AnyPath",
     overwrite: bool = False,
     workers: int | None = None,
     engine: Literal["local", "ray"] = "local",
@@ -121,12 +123,12 @@ def _split_and_path(text: str) -> tuple[str | None, str]:
     return None, text
 
 
-def _rejected(content: dict[str, Any], out: Path) -> str:
+def _rejected(content: dict[str, Any], out: "AnyPath") -> str:
     number = content["rows_rejected"]
     return f"; {number:,} rejected, told in {out / 'rejects.parquet'}" if number else ""
 
 
-def _as_text(content: dict[str, Any], out: Path) -> str:
+def _as_text(content: dict[str, Any], out: "AnyPath") -> str:
     rows = ", ".join(f"{split} {number:,}" for split, number in content["rows"].items())
     tables = content["num_embeddings"]
     sampling = content.get("sampling")

@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from recsys_had.pipelines._command import Result, recsys_had_command
+from recsys_had.pipelines._command import Result, local_path, path_or_url, recsys_had_command
 
 from recsys_had.errors import ConfigError
 
 if TYPE_CHECKING:
     from recsys_had.cardinalities import Cardinality
     from recsys_had.schema import DatasetCard
+    from recsys_had.storage import AnyPath
 
 _RANKS_PER_HOST = 8
 
@@ -22,12 +23,10 @@ _RANKS_PER_HOST = 8
 @click.option("--hosts", type=click.IntRange(min=1), help="Default: one for every 8 GPUs.")
 @click.option("--machine", default="h100", show_default=True, help="a100, h100 or h200 hosts.")
 @click.option("--hbm-gb", type=click.FloatRange(min=0, min_open=True), help="Memory of a GPU.")
-@click.option("--data", type=click.Path(path_type=Path), help="Encoded rows, for table sizes.")
-@click.option(
-    "--cardinalities", type=click.Path(path_type=Path), help="YAML of table sizes, by field."
-)
+@click.option("--data", type=path_or_url, help="Encoded rows, for table sizes.")
+@click.option("--cardinalities", type=local_path, help="YAML of table sizes, by field.")
 @click.option("--pooling-factor", multiple=True, metavar="FIELD=NUMBER...", help="Values a row.")
-@click.option("--draw", type=click.Path(path_type=Path), help="Also draw it: a file .png.")
+@click.option("--draw", type=local_path, help="Also draw it: a file .png.")
 def command(
     experiment: str,
     overrides: tuple[str, ...],
@@ -35,7 +34,7 @@ def command(
     hosts: int | None,
     machine: str,
     hbm_gb: float | None,
-    data: Path | None,
+    data: "AnyPath | None",
     cardinalities: Path | None,
     pooling_factor: tuple[str, ...],
     draw: Path | None,
@@ -72,7 +71,7 @@ def plan(
     hosts: int | None = None,
     machine_name: str = "h100",
     hbm_gb: float | None = None,
-    data: Path | None = None,
+    data: "AnyPath | None" = None,
     cardinalities: Path | None = None,
     pooling_factors: tuple[str, ...] = (),
 ) -> dict[str, Any]:
@@ -171,7 +170,7 @@ def _ranks_per_host(world_size: int, hosts: int | None) -> int:
 
 
 def _sizes(
-    card: "DatasetCard", data: Path | None, cardinalities: Path | None
+    card: "DatasetCard", data: "AnyPath | None", cardinalities: Path | None
 ) -> dict[str, "Cardinality"]:
     """Size of each field's table.
 

@@ -6,14 +6,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from recsys_had.pipelines._command import Result, is_first_rank, recsys_had_command
+from recsys_had.pipelines._command import (
+    Result,
+    is_first_rank,
+    local_path,
+    path_or_url,
+    recsys_had_command,
+)
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from recsys_had.storage import AnyPath
+
 
 @recsys_had_command("predict")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=local_path)
 @click.option(
     "--input",
     "inputs",
@@ -22,7 +30,7 @@ if TYPE_CHECKING:
     metavar="PATH...",
     help="Raw files or globs, scored in this order.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of scores.")
+@click.option("--out", required=True, type=path_or_url, help="Folder of scores.")
 @click.option(
     "--keep", multiple=True, metavar="COLUMN...", help="Raw columns to copy beside the score."
 )
@@ -32,7 +40,7 @@ if TYPE_CHECKING:
 def command(
     run: Path,
     inputs: tuple[str, ...],
-    out: Path,
+    out: "AnyPath",
     keep: tuple[str, ...],
     batch_size: int,
     resume: bool,
@@ -61,7 +69,7 @@ def predict(
     run: Path,
     *,
     inputs: tuple[str, ...],
-    out: Path,
+    out: "AnyPath",
     keep: tuple[str, ...] = (),
     batch_size: int = 8192,
     resume: bool = False,

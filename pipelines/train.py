@@ -2,22 +2,31 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from recsys_had.pipelines._command import Result, is_first_rank, recsys_had_command
+from recsys_had.pipelines._command import (
+    Result,
+    is_first_rank,
+    local_path,
+    path_or_url,
+    recsys_had_command,
+)
+
+if TYPE_CHECKING:
+    from recsys_had.storage import AnyPath
 
 
 @recsys_had_command("train")
 @click.argument("experiment")
 @click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1)
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Encoded rows.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder.")
+@click.option("--data", required=True, type=path_or_url, help="Encoded rows.")
+@click.option("--out", required=True, type=local_path, help="Run folder.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished or unfinished run.")
 @click.option(
     "--warm-start",
-    type=click.Path(path_type=Path),
+    type=local_path,
     metavar="RUN",
     help="Begin with the weights of an earlier run, row by row of what its values were.",
 )
@@ -32,7 +41,7 @@ from recsys_had.pipelines._command import Result, is_first_rank, recsys_had_comm
 def command(
     experiment: str,
     overrides: tuple[str, ...],
-    data: Path,
+    data: "AnyPath",
     out: Path,
     resume: bool,
     overwrite: bool,
@@ -62,7 +71,7 @@ def train(
     name: str,
     *,
     overrides: tuple[str, ...] = (),
-    data: Path,
+    data: "AnyPath",
     out: Path,
     resume: bool = False,
     overwrite: bool = False,

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from recsys_had.pipelines._command import Result, recsys_had_command
+from recsys_had.pipelines._command import Result, local_path, recsys_had_command
 
 _MAX_WIDTH = 60
 
 
 @recsys_had_command("vocab")
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=local_path)
 @click.argument("field")
 @click.option("--top", type=click.IntRange(min=1), help="The most frequent so many (20).")
 @click.option("--find", "values", multiple=True, metavar="VALUE...", help="These values.")

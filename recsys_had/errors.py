@@ -37,6 +37,10 @@ class DataError(RecsysHadError):
     """Raw rows, an encoded data folder or an output folder are not usable."""
 
 
+class StoreError(DataError):
+    """An object store refuses or does not answer; the same command may succeed later."""
+
+
 class DivergenceError(DataError):
     """A training's loss is no longer a finite number."""
 

@@ -4,17 +4,28 @@ Work lives in ``OUT/.work``. What is finished is moved to ``OUT`` with the marke
 a folder with a marker is whole. A user's mistake removes the work; a kill keeps it, to be
 taken up again. Where the work holds a checkpoint, hours of somebody's time, nothing but
 ``overwrite`` removes it.
+
+Of a folder in an object store the work lives on this machine, in the folder for temporary files,
+and what is finished is uploaded, the marker last. The store has a claim from the beginning,
+``OUT/.work``: by it whatever was uploaded without a marker is known as ours, on any machine.
 """
 
 import errno
+import hashlib
 import json
+import os
 import shutil
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from recsys_had.errors import DataError, RecsysHadError
+from recsys_had.errors import DataError, RecsysHadError, StoreError
+from recsys_had.storage import AnyPath
+from recsys_had.store_path import StorePath
 
+_CLAIM = ".work"
+_FINGERPRINT = "fingerprint.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -35,7 +46,7 @@ class OutputFolder:
     """An output folder that is either whole or plainly unfinished.
 
     Args:
-        path: the folder.
+        path: the folder, on a disk or in a store.
         marker: name of the file that makes the folder whole; it is moved last.
         overwrite: replace a finished result, and drop unfinished work.
         resume: take up unfinished work of the same fingerprint.
@@ -47,6 +58,7 @@ class OutputFolder:
 
     Raises:
         DataError: the folder holds something this command may not replace.
+        StoreError: the store may not be written to, or does not answer.
 
     >>> import tempfile
     >>> out = Path(tempfile.mkdtemp()) / "result"
@@ -59,7 +71,7 @@ class OutputFolder:
 
     def __init__(
         self,
-        path: Path,
+        path: AnyPath,
         *,
         marker: str,
         overwrite: bool = False,
@@ -73,11 +85,12 @@ class OutputFolder:
         self.resumed = False
         self._existed = path.exists()
         self._checkpoint = checkpoint
-        self._root = path / ".work"
+        self._claim = path / _CLAIM
+        self._root = path / _CLAIM if isinstance(path, Path) else _work_elsewhere(path)
         self._fingerprint = json.loads(json.dumps(fingerprint or {}))
         self._refuse_foreign(overwrite=overwrite)
         if self._root.exists():
-            found = self._read_fingerprint()
+            found = _read_fingerprint(self._root)
             if resume and not overwrite and found == self._fingerprint:
                 self.resumed = True
             elif keep_unfinished and not overwrite and self._is_worth_keeping():
@@ -89,15 +102,21 @@ class OutputFolder:
         try:
             if not self.resumed:
                 self._drop_work()
+            if isinstance(self._claim, StorePath):
+                # Before hours of work: may it be written to?
+                (self._claim / _FINGERPRINT).write_text(json.dumps(self._fingerprint))
             self.stage.mkdir(parents=True, exist_ok=True)
             self.work.mkdir(parents=True, exist_ok=True)
             if not self.resumed:
                 fresh = self._root / "fingerprint.tmp"
                 fresh.write_text(json.dumps(self._fingerprint))
-                fresh.rename(self._root / "fingerprint.json")
+                fresh.rename(self._root / _FINGERPRINT)
         except OSError as cause:
             raise DataError(
                 f"{path}: cannot be written: {cause.strerror}. Choose another folder."
+                if isinstance(path, Path)
+                else f"{self._root}: cannot be written: {cause.strerror}. Set TMPDIR to another "
+                "folder."
             ) from cause
 
     @property
@@ -111,18 +130,26 @@ class OutputFolder:
         return self._root / "state"
 
     def publish(self) -> None:
-        """Moves the staged files into place, the marker last, and drops the work."""
+        """Moves or uploads the staged files into place, the marker last, and drops the work.
+
+        Raises:
+            StoreError: not all could be uploaded; the work is kept.
+        """
         if not (self.stage / self.marker).is_file():
             raise ValueError(f"publish: the marker {self.marker} was not staged.")
         # Without its marker the folder is not whole: it goes first and comes last.
         (self.path / self.marker).unlink(missing_ok=True)
-        for entry in self.path.iterdir():
-            if entry != self._root:
-                _remove(entry)
+        for old in self.path.iterdir():
+            if old != self._claim:
+                _remove(old)
         entries = sorted(self.stage.iterdir(), key=lambda entry: entry.name == self.marker)
         for entry in entries:
-            entry.rename(self.path / entry.name)
-        shutil.rmtree(self._root)
+            place = self.path / entry.name
+            if isinstance(place, Path):
+                entry.rename(place)
+            else:
+                place.upload(entry)
+        self._drop_work()
 
     def __enter__(self) -> Self:
         return self
@@ -138,13 +165,15 @@ class OutputFolder:
         full = is_disk_full(error)
         kept = self._checkpoint is not None and self._is_worth_keeping()
         useless = self._checkpoint is not None and not kept
-        if full or useless or isinstance(error, RecsysHadError):
+        # A store that does not answer now may do so when the command is given again.
+        mistaken = isinstance(error, RecsysHadError) and not isinstance(error, StoreError)
+        if full or useless or mistaken:
             if kept:
                 shutil.rmtree(self.stage, ignore_errors=True)
             else:
                 self._drop_work()
             if not self._existed and self.path.is_dir() and not any(self.path.iterdir()):
-                self.path.rmdir()
+                _remove(self.path)
         if full and not isinstance(error, RecsysHadError):
             hint = (
                 "Free some space and add --resume: the last checkpoint is kept."
@@ -152,7 +181,9 @@ class OutputFolder:
                 else "Free some space or choose another folder; the unfinished work was removed."
             )
             raise DataError(
-                f"{self.path}: writing failed. No space is left on the device. {hint}"
+                f"{self._root}: writing failed. No space is left on the device. {hint}"
+                if isinstance(self.path, StorePath)
+                else f"{self.path}: writing failed. No space is left on the device. {hint}"
             ) from error
 
     def _is_worth_keeping(self) -> bool:
@@ -161,17 +192,18 @@ class OutputFolder:
     def _refuse_foreign(self, *, overwrite: bool) -> None:
         if not self.path.exists():
             try:
-                self.path.mkdir(parents=True)
+                if isinstance(self.path, Path):
+                    self.path.mkdir(parents=True)
             except OSError as cause:
                 raise DataError(f"{self.path}: cannot be made: {cause.strerror}.") from cause
             return
         if not self.path.is_dir():
             raise DataError(f"{self.path}: must be a folder. It is a file. Choose another path.")
-        entries = [entry for entry in self.path.iterdir() if entry != self._root]
+        entries = [entry for entry in self.path.iterdir() if entry != self._claim]
         if not entries:
             return
         if not (self.path / self.marker).is_file():
-            if self._read_fingerprint() is not None:
+            if _read_fingerprint(self._claim) is not None:
                 # Ours, and stopped while it was moved into place.
                 return
             raise DataError(
@@ -184,18 +216,14 @@ class OutputFolder:
                 "Add --overwrite to replace it, or choose another folder."
             )
 
-    def _read_fingerprint(self) -> Any:
-        try:
-            return json.loads((self._root / "fingerprint.json").read_text())
-        except (OSError, ValueError):
-            return None
-
     def _drop_work(self) -> None:
+        if isinstance(self._claim, StorePath):
+            self._claim.remove_tree()
         if self._root.exists():
             shutil.rmtree(self._root)
 
 
-def refuse_other_kinds(out: Path, marker: str, *, kind: str, told: str) -> None:
+def refuse_other_kinds(out: AnyPath, marker: str, *, kind: str, told: str) -> None:
     """Refuses to replace a result of another kind, such as the very one that is read.
 
     Args:
@@ -217,8 +245,33 @@ def refuse_other_kinds(out: Path, marker: str, *, kind: str, told: str) -> None:
         raise DataError(f"{out}: holds a result that is no {told}. Choose another folder.")
 
 
-def _remove(entry: Path) -> None:
-    if entry.is_dir() and not entry.is_symlink():
+def _read_fingerprint(work: AnyPath) -> Any:
+    try:
+        return json.loads((work / _FINGERPRINT).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _remove(entry: AnyPath) -> None:
+    if isinstance(entry, StorePath):
+        entry.remove_tree() if entry.is_dir() else entry.unlink()
+    elif entry.is_dir() and not entry.is_symlink():
         shutil.rmtree(entry)
     else:
         entry.unlink()
+
+
+def _work_elsewhere(path: StorePath) -> Path:
+    """Where work on a store's folder lives, the same for the same user and URL.
+
+    Raises:
+        DataError: it cannot be made, or is not this user's own.
+    """
+    own = Path(tempfile.gettempdir()) / f"recsys_had-{os.geteuid()}"
+    try:
+        own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as cause:
+        raise DataError(f"{own}: cannot be made: {cause.strerror}. Set TMPDIR.") from cause
+    if own.is_symlink() or own.stat().st_uid != os.geteuid():
+        raise DataError(f"{own}: must be this user's own folder. Set TMPDIR to another place.")
+    return own / f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"

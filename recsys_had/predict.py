@@ -27,6 +27,7 @@ from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
 from recsys_had.output import OutputFolder
 from recsys_had.run_folder import RunFolder, file_digest
+from recsys_had.storage import AnyPath
 from recsys_had.suggest import nearest
 
 _OWN_COLUMNS = ("row_id", "score")
@@ -152,8 +153,8 @@ class BatchPredictor:
 
     def predict_files(
         self,
-        inputs: Sequence[str | Path],
-        out: Path,
+        inputs: Sequence[str | AnyPath],
+        out: AnyPath,
         *,
         keep: Sequence[str] = (),
         resume: bool = False,
@@ -163,7 +164,7 @@ class BatchPredictor:
         """Streams raw files into ``part-*.parquet`` of row_id, kept columns and score.
 
         Args:
-            inputs: files or globs; row ids count through them in this order.
+            inputs: files, URLs or globs; row ids count through them in this order.
             out: folder to write.
             keep: raw columns to copy beside the score.
             resume: go on after a kill; parts already written are not scored again.

@@ -17,6 +17,7 @@ from recsys_had.errors import CheckpointError, RecsysHadError
 from recsys_had.experiment_file import load_experiment
 from recsys_had.model.ctr import weights_digest
 from recsys_had.schema import DatasetCard
+from recsys_had.store_path import StorePath
 from recsys_had.versions import library_versions
 
 # What a data folder lends to a run, so that the run encodes raw rows by itself.
@@ -140,7 +141,10 @@ def write_run_folder(
     encoder.mkdir(exist_ok=True)
     for name in _ENCODER_PARTS:
         source = data.path / name
-        if source.is_dir():
+        if isinstance(source, StorePath):
+            if source.exists():
+                source.download(encoder / name)
+        elif source.is_dir():
             shutil.copytree(source, encoder / name, dirs_exist_ok=True)
         elif source.is_file():
             shutil.copy2(source, encoder / name)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from recsys_had.columns import source_columns
 from recsys_had.errors import ConfigError
 from recsys_had.schema import DatasetCard
+from recsys_had.storage import AnyPath
 from recsys_had.versions import library_versions
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Tracker(Protocol):
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Records facts a run is found by."""
 
-    def log_dataset(self, card: DatasetCard, manifest: Mapping[str, Any], source: Path) -> None:
+    def log_dataset(self, card: DatasetCard, manifest: Mapping[str, Any], source: AnyPath) -> None:
         """Records the data as an input of the run."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
@@ -87,7 +88,7 @@ class NullTracker:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Does nothing."""
 
-    def log_dataset(self, card: DatasetCard, manifest: Mapping[str, Any], source: Path) -> None:
+    def log_dataset(self, card: DatasetCard, manifest: Mapping[str, Any], source: AnyPath) -> None:
         """Does nothing."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
@@ -161,7 +162,7 @@ class MlflowTracker:
         entries = [RunTag(key, value) for key, value in tags.items()]
         self._try(lambda: self._client.log_batch(self._id, tags=entries))
 
-    def log_dataset(self, card: DatasetCard, manifest: Mapping[str, Any], source: Path) -> None:
+    def log_dataset(self, card: DatasetCard, manifest: Mapping[str, Any], source: AnyPath) -> None:
         """Records the data folder as an input: card digest, schema and numbers of rows."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -169,7 +170,7 @@ class MlflowTracker:
             name=card.name,
             # MLflow keeps 36 characters of a digest; the tags hold both whole.
             digest=manifest["vocabulary_digest"][:36],
-            source_type="local",
+            source_type="local" if isinstance(source, Path) else source.scheme,
             source=json.dumps({"uri": str(source.resolve())}),
             schema=json.dumps(
                 {

@@ -1,8 +1,11 @@
 """What several rooms' tests share: where real rows are, small encoded data, one process group."""
 
 import json
+import logging
 import os
 import signal
+import urllib.request
+import uuid
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -15,6 +18,7 @@ import torch
 
 from recsys_had.data.folder import DataFolder
 from recsys_had.schema import DatasetCard, parse_card
+from recsys_had.store_path import StorePath
 from recsys_had.training.distributed import process_group
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would the
@@ -157,3 +161,31 @@ def _saved(data: DataFolder) -> DataFolder:
     (data.path / "manifest.json").write_text(json.dumps(data.manifest))
     (data.path / "card.json").write_text(data.card.model_dump_json())
     return data
+
+
+@pytest.fixture(scope="session")
+def store_server() -> Iterator[str]:
+    """Where an S3-compatible server of this machine answers."""
+    moto = pytest.importorskip(
+        "moto.server", reason="moto is not installed: there is no object store to test against"
+    )
+    # Its log of requests would bury what a test that fails has to tell.
+    logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(store_server: str, monkeypatch: pytest.MonkeyPatch) -> StorePath:
+    """A new bucket, with nothing in it, and the credentials for it."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", store_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
+    request = urllib.request.Request(f"{store_server}/{name}", method="PUT")
+    urllib.request.urlopen(request).close()
+    return StorePath("s3", name)

@@ -32,6 +32,7 @@ from recsys_had.data.vocabulary import (
 )
 from recsys_had.errors import CheckpointError, DataError, RecsysHadError
 from recsys_had.schema import DatasetCard
+from recsys_had.storage import AnyPath
 from recsys_had.suggest import nearest
 
 Ids = Vocabulary | VocabularyFile | HashedIds | ManagedHashes
@@ -291,7 +292,7 @@ class Encoder:
         )
 
     @classmethod
-    def load(cls, folder: Path) -> "Encoder":
+    def load(cls, folder: AnyPath) -> "Encoder":
         """Reads what :meth:`save` wrote.
 
         Raises:

@@ -4,7 +4,7 @@ import glob
 import gzip
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -13,19 +13,22 @@ import pyarrow as pa
 
 from recsys_had.data.problems import Problems
 from recsys_had.errors import DataError
+from recsys_had.storage import AnyPath, any_path
+from recsys_had.store_path import StorePath
 
 # More than any record of clicks; a file that goes on longer has an open quote or is no text.
 MAX_RECORD_BYTES = 1 << 26
 _PIECE_BYTES = 1 << 24
 
 
-def expand(inputs: Sequence[str | Path]) -> list[tuple[int, Path]]:
-    r"""Turns files and globs into files, each with the number of the input it came from.
+def expand(inputs: Sequence[str | AnyPath]) -> list[tuple[int, AnyPath]]:
+    r"""Turns files, URLs and globs into files, each with the number of the input it came from.
 
     The order of the inputs is kept; what a glob matches is sorted.
 
     Raises:
-        DataError: an input matches nothing, is a folder, or is an empty file.
+        DataError: an input matches nothing, is a folder, or is an empty file, or a store does
+            not answer.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -35,23 +38,32 @@ def expand(inputs: Sequence[str | Path]) -> list[tuple[int, Path]]:
     [(0, 'a.tsv'), (0, 'b.tsv'), (1, 'b.tsv')]
     """
     problems = Problems()
-    found: list[tuple[int, Path]] = []
+    found: list[tuple[int, AnyPath]] = []
     for number, name in enumerate(inputs):
-        # A file whose name holds a bracket is meant as it stands.
-        exact = Path(name).exists() or not glob.has_magic(str(name))
-        matches = [Path(name)] if exact else _matches(str(name))
-        if not matches:
-            problems.add(f"{name}: no file matches the pattern.")
-        for path in matches:
-            problem = _problem(path)
-            if problem is None:
-                found.append((number, path))
-            else:
-                problems.add(f"{path}: {problem}")
+        try:
+            matches = _files_of(name)
+            if not matches:
+                problems.add(f"{name}: no file matches the pattern.")
+            for path in matches:
+                problem = _problem(path)
+                if problem is None:
+                    found.append((number, path))
+                else:
+                    problems.add(f"{path}: {problem}")
+        except DataError as error:
+            problems.add_error(error)
     problems.raise_any()
     if not found:
         raise DataError("no raw file was given. Name at least one.")
     return found
+
+
+def _files_of(name: str | AnyPath) -> Sequence[AnyPath]:
+    path = any_path(name)
+    # A file whose name holds a bracket is meant as it stands.
+    if not glob.has_magic(str(path)) or path.exists():
+        return [path]
+    return _matches(str(path)) if isinstance(path, Path) else _matches_in_store(path)
 
 
 def _matches(pattern: str) -> list[Path]:
@@ -59,7 +71,16 @@ def _matches(pattern: str) -> list[Path]:
     return [path for path in paths if not path.is_dir()]
 
 
-def _problem(path: Path) -> str | None:
+def _matches_in_store(pattern: StorePath) -> list[StorePath]:
+    names = pattern.key.split("/")
+    first = next(place for place, name in enumerate(names) if glob.has_magic(name))
+    if first == 0:
+        raise DataError(f"{pattern}: the bucket must be named. Patterns stand after its name.")
+    folder = StorePath(pattern.scheme, "/".join(names[:first]))
+    return sorted(folder.glob("/".join(names[first:])))
+
+
+def _problem(path: AnyPath) -> str | None:
     try:
         if path.is_dir():
             return f"is a folder. Name its files, for example '{path}/*'."
@@ -76,7 +97,7 @@ def _problem(path: Path) -> str | None:
 class ByteStream:
     """Reads a file's bytes in full pieces, decompressed where its name ends in .gz or .zst."""
 
-    def __init__(self, path: Path, stream: IO[bytes] | Any) -> None:
+    def __init__(self, path: AnyPath, stream: IO[bytes] | Any) -> None:
         self._path = path
         self._stream = stream
 
@@ -105,22 +126,21 @@ class ByteStream:
 
 
 @contextmanager
-def open_bytes(path: Path) -> Iterator[ByteStream]:
+def open_bytes(path: AnyPath) -> Iterator[ByteStream]:
     """Opens a plain, .gz or .zst file."""
-    try:
-        if path.suffix == ".gz":
-            stream: Any = gzip.open(path, "rb")  # noqa: SIM115 - closed below
-        elif path.suffix == ".zst":
-            stream = pa.CompressedInputStream(pa.OSFile(str(path), "rb"), "zstd")
-        else:
-            stream = path.open("rb")
-    except OSError as cause:
-        raise DataError(f"{path}: cannot be read: {cause}.") from cause
-    with stream:
+    with ExitStack() as stack:
+        try:
+            stream: Any = stack.enter_context(path.open("rb"))
+            if path.suffix == ".gz":
+                stream = stack.enter_context(gzip.open(stream, "rb"))
+            elif path.suffix == ".zst":
+                stream = stack.enter_context(pa.CompressedInputStream(stream, "zstd"))
+        except OSError as cause:
+            raise DataError(f"{path}: cannot be read: {cause}.") from cause
         yield ByteStream(path, stream)
 
 
-def is_plain(path: Path) -> bool:
+def is_plain(path: AnyPath) -> bool:
     """Whether a file's bytes stand in it as they are."""
     return path.suffix not in {".gz", ".zst"}
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from recsys_had.batch import Layout
 from recsys_had.errors import DataError, SchemaError
 from recsys_had.schema import DatasetCard
+from recsys_had.storage import AnyPath, for_each, read_parquet, sorted_glob
 
 
 def layout_of(card: DatasetCard) -> Layout:
@@ -36,12 +36,12 @@ class DataFolder:
         manifest: its manifest.json.
     """
 
-    path: Path
+    path: AnyPath
     card: DatasetCard
     manifest: dict[str, Any]
 
     @classmethod
-    def open(cls, path: Path) -> "DataFolder":
+    def open(cls, path: AnyPath) -> "DataFolder":
         """Opens a data folder.
 
         Raises:
@@ -105,9 +105,9 @@ class DataFolder:
         Raises:
             DataError: a part cannot be read, or has no such column.
         """
-        parts = sorted((self.path / split).glob("part-*.parquet"))
+        parts = sorted_glob(self.path / split, "part-*.parquet")
         try:
-            tables = [pq.read_table(part, columns=[name]) for part in parts]
+            tables = for_each(self.path, lambda part: read_parquet(part, [name]), parts)
         except (OSError, pa.ArrowException) as cause:
             raise DataError(f"{self.path / split}: cannot be read: {cause}.") from cause
         if not tables:

@@ -14,6 +14,7 @@ from recsys_had.data.values import column_values
 from recsys_had.data.vocabulary import SortedTexts, digest_of, texts_of
 from recsys_had.errors import DataError
 from recsys_had.schema import Lookup
+from recsys_had.storage import AnyPath, read_parquet
 
 _WHOLE_FILE = 1 << 40
 
@@ -39,7 +40,7 @@ class SideTable:
         problems.raise_any()
 
     @classmethod
-    def read(cls, lookup: Lookup, folder: Path) -> "SideTable":
+    def read(cls, lookup: Lookup, folder: AnyPath) -> "SideTable":
         """Reads the table from a folder of raw files.
 
         Raises:
@@ -87,14 +88,14 @@ class SideTable:
         pq.write_table(self.frame.to_arrow(), path, compression="zstd")
 
     @classmethod
-    def load(cls, lookup: Lookup, path: Path) -> "SideTable":
+    def load(cls, lookup: Lookup, path: AnyPath) -> "SideTable":
         """Reads what :meth:`save` wrote.
 
         Raises:
             DataError: the file is missing, or does not hold the lookup's columns.
         """
         try:
-            return cls(lookup, pl.DataFrame(pl.from_arrow(pq.read_table(path))))
+            return cls(lookup, pl.DataFrame(pl.from_arrow(read_parquet(path))))
         except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as cause:
             raise DataError(f"{path}: cannot be read: {cause}.") from cause
 

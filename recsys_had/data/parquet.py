@@ -10,7 +10,6 @@ import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 from recsys_had.batch import Batch, EncodedRows, Layout, Ragged
 from recsys_had.data.vectors import vectors_from_column
 from recsys_had.errors import DataError
+from recsys_had.storage import AnyPath, for_each, open_parquet, reading, sorted_glob
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class SplitReader:
 
     def __init__(
         self,
-        folder: Path,
+        folder: AnyPath,
         *,
         layout: Layout,
         batch_size: int,
@@ -115,6 +115,7 @@ class SplitReader:
         seed: int | None = None,
         pool_rows: int = 1 << 19,
     ) -> None:
+        self._folder = folder
         self._layout = layout
         self._global_batch = batch_size * world_size
         self._rank = rank
@@ -123,12 +124,11 @@ class SplitReader:
         self._pool_rows = pool_rows
         own = ("row_id", "label", *(("weight",) if layout.has_weight else ()))
         self._columns = [*own, *layout.fields, *layout.dense, *layout.vectors]
-        paths = sorted(folder.glob("part-*.parquet"))
+        paths = sorted_glob(folder, "part-*.parquet")
         if not paths:
             raise DataError(f"{folder}: holds no part-*.parquet. Run `recsys-had ingest` first.")
-        self._groups: list[tuple[Path, int, int]] = []
-        for path in paths:
-            metadata = _metadata(path)
+        self._groups: list[tuple[AnyPath, int, int]] = []
+        for path, metadata in zip(paths, for_each(folder, _metadata, paths), strict=True):
             missing = sorted(set(self._columns) - set(metadata.schema.to_arrow_schema().names))
             if missing:
                 raise DataError(
@@ -216,20 +216,23 @@ class SplitReader:
             yield pool
 
     def _read(self, groups: list[int]) -> EncodedRows:
-        parts = []
-        for group in groups:
-            path, number, _ = self._groups[group]
-            try:
-                table = pq.ParquetFile(path).read_row_group(number, columns=self._columns)
-            except (OSError, pa.ArrowException) as cause:
-                raise DataError(f"{path}: cannot be read: {cause}.") from cause
-            parts.append(rows_from_table(table, self._layout))
-        return EncodedRows.concat(parts)
+        return EncodedRows.concat(for_each(self._folder, self._read_group, groups))
+
+    def _read_group(self, group: int) -> EncodedRows:
+        path, number, _ = self._groups[group]
+        try:
+            with reading(path):
+                with open_parquet(path, ahead=True) as file:
+                    table = file.read_row_group(number, columns=self._columns)
+        except (OSError, pa.ArrowException) as cause:
+            raise DataError(f"{path}: cannot be read: {cause}.") from cause
+        return rows_from_table(table, self._layout)
 
 
-def _metadata(path: Path) -> pq.FileMetaData:
+def _metadata(path: AnyPath) -> pq.FileMetaData:
     try:
-        return pq.read_metadata(path)
+        with open_parquet(path) as file:
+            return file.metadata
     except (OSError, pa.ArrowException) as cause:
         raise DataError(f"{path}: is not a readable Parquet file: {cause}.") from cause
 

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -21,6 +20,8 @@ from recsys_had.data.text import TextFile, TextRows
 from recsys_had.data.values import required_columns
 from recsys_had.errors import DataError
 from recsys_had.schema import DatasetCard
+from recsys_had.storage import AnyPath
+from recsys_had.store_path import StorePath
 
 BLOCK_BYTES = 32 << 20
 _log = logging.getLogger("recsys_had")
@@ -57,7 +58,7 @@ class RawBlock:
         rows: what they are read from.
     """
 
-    path: Path
+    path: AnyPath
     input_index: int
     first_row_id: int
     num_rows: int
@@ -114,7 +115,7 @@ class RawSource:
     r"""Reads raw files as a card describes them.
 
     Args:
-        inputs: files or globs, .gz and .zst among them; a name ending in .parquet is read as
+        inputs: files, URLs or globs, .gz and .zst among them; a name ending in .parquet is read as
             Parquet whatever the card says.
         card: what the columns are.
         label: ``required``: every column of the card must be there; ``optional``: those the
@@ -127,6 +128,7 @@ class RawSource:
             line per problem.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> from recsys_had.schema import parse_card
     >>> card = parse_card('''
     ... name: clicks
@@ -142,7 +144,7 @@ class RawSource:
 
     def __init__(
         self,
-        inputs: Sequence[str | Path],
+        inputs: Sequence[str | AnyPath],
         card: DatasetCard,
         *,
         label: Literal["required", "optional"] = "required",
@@ -162,18 +164,14 @@ class RawSource:
         problems.raise_any()
 
     @property
-    def paths(self) -> list[tuple[int, Path]]:
+    def paths(self) -> list[tuple[int, AnyPath]]:
         """The files, each with the number of its input."""
         return [(index, file.path) for index, file in self._files]
 
     @property
     def fingerprint(self) -> list[dict[str, str | int]]:
         """What tells whether the files are still the same."""
-        facts = [(path.resolve(), path.stat()) for _, path in self.paths]
-        return [
-            {"path": str(path), "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-            for path, stat in facts
-        ]
+        return [_fingerprint(path) for _, path in self.paths]
 
     def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[RawBlock]:
         """The rows of all files, in order, in blocks that depend on the files' bytes alone.
@@ -196,7 +194,7 @@ class RawSource:
         index, file = self._files[0]
         return RawBlock(file.path, index, 0, 0, _NoRows(self._wanted))
 
-    def _open(self, path: Path, card: DatasetCard) -> TextFile | TableFile:
+    def _open(self, path: AnyPath, card: DatasetCard) -> TextFile | TableFile:
         file = open_raw(path, card.format, card.columns, optional=self._optional)
         check_header(file, self._wanted)
         known = {*source_columns(card.columns), *self._wanted}
@@ -204,3 +202,16 @@ class RawSource:
         if extra:
             _log.info("%s: not in the card and so not read: %s.", file.path, ", ".join(extra))
         return file
+
+
+def _fingerprint(path: AnyPath) -> dict[str, str | int]:
+    stat = path.stat()
+    facts: dict[str, str | int] = {
+        "path": str(path.resolve()),
+        "size_bytes": stat.st_size,
+        "mtime_ns": stat.st_mtime_ns,
+    }
+    # A store tells seconds alone.
+    if isinstance(path, StorePath) and (etag := path.etag()) is not None:
+        facts["etag"] = etag
+    return facts

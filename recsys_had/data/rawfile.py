@@ -1,18 +1,18 @@
 """One raw file, whatever its format: opened, and its columns looked at."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from recsys_had.columns import Column, source_columns
 from recsys_had.data.table import TableFile
 from recsys_had.data.text import TextFile
 from recsys_had.errors import DataError
 from recsys_had.schema import FileFormat
+from recsys_had.storage import AnyPath
 from recsys_had.suggest import nearest
 
 
 def open_raw(
-    path: Path,
+    path: AnyPath,
     file_format: FileFormat,
     columns: Mapping[str, Column],
     *,

@@ -1,14 +1,13 @@
 """Shards: the encoded rows of a data folder, read piece by piece in memory that does not grow."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from recsys_had.data.encode import Encoder
 from recsys_had.data.folder import DataFolder
 from recsys_had.errors import CheckpointError, ConfigError, DataError
+from recsys_had.storage import AnyPath, open_parquet, sorted_glob
 from recsys_had.suggest import nearest
 
 # As many as ingestion writes into a row group.
@@ -47,13 +46,13 @@ def existing_splits(data: DataFolder, asked: Sequence[str] = ()) -> tuple[str, .
     return tuple(dict.fromkeys(asked)) or held
 
 
-def shards_of(data: DataFolder, split: str) -> list[Path]:
+def shards_of(data: DataFolder, split: str) -> list[AnyPath]:
     """The files of a split, in row order.
 
     Raises:
         DataError: there is none.
     """
-    paths = sorted((data.path / split).glob("part-*.parquet"))
+    paths = sorted_glob(data.path / split, "part-*.parquet")
     if not paths:
         raise DataError(
             f"{data.path / split}: holds no part-*.parquet, and the manifest tells of "
@@ -62,14 +61,14 @@ def shards_of(data: DataFolder, split: str) -> list[Path]:
     return paths
 
 
-def pieces_of(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def pieces_of(path: AnyPath, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Rows of one shard, a few at a time, with the columns named.
 
     Raises:
         DataError: it cannot be read, or lacks a column.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             missing = [name for name in columns if name not in file.schema_arrow.names]
             if missing:
                 raise DataError(

@@ -106,8 +106,7 @@ def rows_per_value(values: Any, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
         codes, distinct = _codes_per_row(values, rows)
         return np.bincount(codes, minlength=len(distinct))
     size = len(values.dictionary)
-    codes = _codes(values)[rows]
-    return np.bincount(codes, minlength=size + 1)[:size]
+    return np.bincount(_codes(values)[rows], minlength=size + 1)[:size]
 
 
 def _codes(values: pa.DictionaryArray) -> NDArray[np.integer]:

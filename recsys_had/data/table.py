@@ -1,6 +1,7 @@
 """TableFile: a Parquet file as blocks of rows, its values turned to text."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from recsys_had.data.arrow_texts import sound_texts
 from recsys_had.data.normalise import normalise_columns
 from recsys_had.data.problems import Problems
 from recsys_had.errors import DataError
+from recsys_had.storage import AnyPath, local_copy, open_parquet, reading
 
 
 class TableFile:
@@ -30,7 +32,7 @@ class TableFile:
     """
 
     def __init__(
-        self, path: Path, card_columns: Mapping[str, Column], *, missing: tuple[str, ...]
+        self, path: AnyPath, card_columns: Mapping[str, Column], *, missing: tuple[str, ...]
     ) -> None:
         self.path = path
         self.card_columns = card_columns
@@ -62,28 +64,30 @@ class TableFile:
         others = [name for name in wanted if name not in gapped]
         first = 0
         try:
-            for batch in parquet.iter_batches(batch_size=size, columns=others):
-                if gapped:
-                    batch = self._with_arrays(batch, gapped, first)
-                if batch.num_rows:
-                    yield batch.num_rows, TableRows(self, batch, first, wanted)
-                first += batch.num_rows
+            with reading(self.path), local_copy(self.path) if gapped else nullcontext() as local:
+                for batch in parquet.iter_batches(batch_size=size, columns=others):
+                    if local is not None:
+                        batch = _with_arrays(batch, local, gapped, first)
+                    if batch.num_rows:
+                        yield batch.num_rows, TableRows(self, batch, first, wanted)
+                    first += batch.num_rows
         except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as cause:
             raise DataError(f"{self.path}: cannot be read: {cause}.") from cause
 
-    def _with_arrays(self, batch: pa.RecordBatch, names: list[str], first: int) -> pa.RecordBatch:
-        """Adds the rows of columns that Arrow cannot read, as lists."""
-        rows = pl.scan_parquet(self.path, glob=False).slice(first, batch.num_rows)
-        lists = rows.select(pl.col(names).arr.to_list()).collect()
-        for name in names:
-            batch = batch.append_column(name, lists[name].to_arrow())
-        return batch
-
     def _open(self) -> pq.ParquetFile:
         try:
-            return pq.ParquetFile(self.path)
+            return open_parquet(self.path)
         except (OSError, pa.ArrowException) as cause:
             raise DataError(f"{self.path}: is not a readable Parquet file: {cause}.") from cause
+
+
+def _with_arrays(batch: pa.RecordBatch, path: Path, names: list[str], first: int) -> pa.RecordBatch:
+    """Adds the rows of columns that Arrow cannot read, as lists."""
+    rows = pl.scan_parquet(path, glob=False).slice(first, batch.num_rows)
+    lists = rows.select(pl.col(names).arr.to_list()).collect()
+    for name in names:
+        batch = batch.append_column(name, lists[name].to_arrow())
+    return batch
 
 
 def _gapped_arrays(parquet: pq.ParquetFile, wanted: tuple[str, ...]) -> list[str]:

@@ -18,6 +18,7 @@ from recsys_had.data.normalise import blank_missing
 from recsys_had.data.problems import Problems
 from recsys_had.errors import DataError, SchemaError
 from recsys_had.schema import FileFormat
+from recsys_had.storage import AnyPath
 
 # Between the columns of the text a row is known by.
 ROW_SEPARATOR = 0x1F
@@ -39,7 +40,7 @@ class TextFile:
 
     def __init__(
         self,
-        path: Path,
+        path: AnyPath,
         file_format: FileFormat,
         *,
         columns: tuple[str, ...],
@@ -81,7 +82,8 @@ class TextFile:
             DataError: the file cannot be read to its end.
         """
         line = 1
-        plain = is_plain(self.path)
+        # An object of a store is fetched once, and so is what has to be decompressed.
+        again = self.path if isinstance(self.path, Path) and is_plain(self.path) else None
         with open_bytes(self.path) as stream:
             pending = stream.read(len(_BYTE_ORDER_MARK))
             offset = len(pending)
@@ -105,7 +107,7 @@ class TextFile:
                     return
                 data, pending = pending[:cut], pending[cut:]
                 num_rows, num_lines = len(Records(data, self.dialect)), data.count(b"\n")
-                source = FileRange(self.path, offset, cut) if plain else data
+                source = data if again is None else FileRange(again, offset, cut)
                 del data  # a block is large: it must not live on while the next is read
                 yield num_rows, TextRows(self, source, line, wanted)
                 offset += cut
@@ -249,7 +251,7 @@ class TextRows:
         separator = self.file.dialect.separator[0]
         is_separator = (found == separator).view(np.uint8)
         other = found ^ (is_separator * np.uint8(separator ^ ROW_SEPARATOR))
-        lines = other.tobytes().split(b"\n")
+        lines: list[bytes] = other.tobytes().split(b"\n")
         return lines if lines[-1] else lines[:-1]
 
     def text(self, row: int, *, max_bytes: int) -> str:

@@ -18,6 +18,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from recsys_had.errors import CheckpointError
+from recsys_had.storage import AnyPath, read_parquet
 
 _ROW_GROUP_ROWS = 1 << 20
 
@@ -154,14 +155,14 @@ class Vocabulary:
         writer.close()
 
     @classmethod
-    def load(cls, path: Path) -> "Vocabulary":
+    def load(cls, path: AnyPath) -> "Vocabulary":
         """Reads what :meth:`save` wrote.
 
         Raises:
             CheckpointError: the file is missing or is none of these.
         """
         try:
-            frame = pl.DataFrame(pl.from_arrow(pq.read_table(path)))
+            frame = pl.DataFrame(pl.from_arrow(read_parquet(path)))
             values, counts = frame["value"].cast(pl.String), frame["count"].cast(pl.Int64)
             ids = frame["id"]
         except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as cause:

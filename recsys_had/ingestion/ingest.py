@@ -12,7 +12,6 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -40,6 +39,7 @@ from recsys_had.ingestion.stage import (
 from recsys_had.ingestion.vocabularies import Merger
 from recsys_had.output import OutputFolder
 from recsys_had.schema import SPLITS, DatasetCard, GivenSplit, StratifiedSplit
+from recsys_had.storage import AnyPath
 from recsys_had.versions import library_versions
 
 # How many times as many bytes a compressed file holds.
@@ -50,8 +50,8 @@ _log = logging.getLogger("recsys_had")
 
 def ingest(
     card: DatasetCard,
-    inputs: Sequence[tuple[str | None, str | Path]],
-    out: Path,
+    inputs: Sequence[tuple[str | None, str | AnyPath]],
+    out: AnyPath,
     *,
     name: str | None = None,
     overwrite: bool = False,
@@ -67,7 +67,7 @@ def ingest(
 
     Args:
         card: what the columns are and how rows are split.
-        inputs: split (or None for the card's rule) and file or glob, in the order of row ids.
+        inputs: split (or None for the card's rule) and file, URL or glob, in the order of row ids.
         out: folder to write.
         name: the name or path the card was given by, for errors.
         overwrite: replace the data folder that ``out`` holds.
@@ -228,7 +228,7 @@ class _AllStaged:
 
 
 def _given_splits(
-    card: DatasetCard, inputs: Sequence[tuple[str | None, str | Path]], name: str
+    card: DatasetCard, inputs: Sequence[tuple[str | None, str | AnyPath]], name: str
 ) -> tuple[int, ...] | None:
     """Split of each input, or None where the card's rule decides."""
     splits = [split for split, _ in inputs]

@@ -177,7 +177,7 @@ class _Merge:
         return self._merger.work / f"{name}-{self._field.name}.npy"
 
     def _memmap(self, name: str) -> NDArray[np.int64]:
-        made: NDArray[np.int64] = open_memmap(  # type: ignore[no-untyped-call]
+        made: NDArray[np.int64] = open_memmap(
             self._memmap_path(name), mode="w+", dtype=np.int64, shape=(self.num_values,)
         )
         return made
@@ -186,7 +186,7 @@ class _Merge:
         np.save(self._memmap_path("ids"), ids)
 
     def _save_ids(self, groups: NDArray[np.int64], id_of_group: NDArray[np.int32]) -> None:
-        ids = open_memmap(  # type: ignore[no-untyped-call]
+        ids = open_memmap(
             self._memmap_path("ids"), mode="w+", dtype=np.int32, shape=(self.num_values,)
         )
         for first in range(0, self.num_values, self._merger.max_values):
