@@ -7,6 +7,7 @@ import click
 # name: (module beside this one, one line)
 _COMMANDS = {
     "ingest": "Encode raw click logs into Parquet shards and vocabularies.",
+    "profile": "Show encoded rows on a page: click rates, values, coverage, leakage.",
     "train": "Train an experiment on encoded rows; writes a run folder.",
     "evaluate": "Measure a run on a split of encoded rows.",
     "predict": "Score raw rows with a run.",
