@@ -11,7 +11,7 @@ from recsys_had.columns import Field
 from recsys_had.data.folder import DataFolder
 from recsys_had.profile.leakage import Auc, Scored, Trial, mean_of_rows, smoothed
 from recsys_had.profile.rates import Rate
-from recsys_had.profile.reading import RowIds, blocks, values_of
+from recsys_had.profile.reading import BLOCK_ROWS, RowIds, blocks, values_of
 from recsys_had.profile.tally import HashTally, IdTally, Tally
 
 MIN_COUNTS = (1, 2, 5, 10, 20, 50, 100)
@@ -223,7 +223,7 @@ def _top(data: DataFolder, known: Field, train: Tally, num_rows: int) -> list[Va
     """The most frequent values; all hours of a day, so that none is missing in a picture."""
     rows, clicks = train.rows, train.clicks
     limit = 24 if known.source in _DATE_PARTS else _TOP
-    order = 1 + np.argsort(-rows[1:], kind="stable")[:limit]
+    order = 1 + _largest(rows[1:], limit)
     order = order[rows[order] > 0]
     ids = train.ids[order].tolist()
     texts = values_of(data, known.name, ids) if known.has_vocabulary else {}
@@ -236,3 +236,16 @@ def _top(data: DataFolder, known: Field, train: Tally, num_rows: int) -> list[Va
         )
         for number, place in zip(ids, order.tolist(), strict=True)
     ]
+
+
+def _largest(counts: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+    """Places of the largest counts, the first of equal ones first, without sorting them all.
+
+    >>> _largest(np.array([1, 5, 0, 5, 7]), 3).tolist()
+    [4, 1, 3]
+    """
+    found = np.empty(0, np.int64)
+    for start in range(0, len(counts), BLOCK_ROWS):
+        found = np.append(found, np.arange(start, min(start + BLOCK_ROWS, len(counts))))
+        found = found[np.argsort(-counts[found], kind="stable")[:limit]]
+    return found

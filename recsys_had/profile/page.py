@@ -213,10 +213,11 @@ def _leakage(profile: Profile) -> str:
 
 
 def _how(trial: Trial) -> str:
-    where = f"{trial.rows:,} rows of {trial.split}"
+    about = "about " if trial.every > 1 else ""
+    where = f"{about}{trial.rows:,} rows of {trial.split}"
     if trial.split == "train":
         where = (
-            f"{trial.rows:,} training rows, every second one, with rates learned from the others "
+            f"{about}{trial.rows:,} training rows, every second one, with rates learned from the others "
             "(no other split has both classes)"
         )
     return (
