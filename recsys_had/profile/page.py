@@ -217,8 +217,8 @@ def _how(trial: Trial) -> str:
     where = f"{about}{trial.rows:,} rows of {trial.split}"
     if trial.split == "train":
         where = (
-            f"{about}{trial.rows:,} training rows, every second one, with rates learned from the others "
-            "(no other split has both classes)"
+            f"{about}{trial.rows:,} training rows, every second one, with rates learned from "
+            "the others (no other split has both classes)"
         )
     return (
         f'<p class="soft">AUC of one column alone, measured on {escaped(where)}. A row\'s score is '
