@@ -10,6 +10,7 @@ _COMMANDS = {
     "decode": "Write encoded rows back as raw values.",
     "vocab": "Look at a field's vocabulary: values, counts and ids.",
     "drift": "Compare two data folders, or two splits of one, column by column.",
+    "profile": "Show encoded rows on a page: click rates, values, coverage, leakage.",
     "train": "Train an experiment on encoded rows; writes a run folder.",
     "evaluate": "Measure a run on a split of encoded rows.",
     "predict": "Score raw rows with a run.",

@@ -223,6 +223,55 @@ class OutputFolder:
             shutil.rmtree(self._root)
 
 
+class OutputFile:
+    """A text file that is either whole or not there; refused before the work for it is done.
+
+    Args:
+        path: the file; the folders above it are made.
+        suffix: how its name must end.
+        overwrite: replace a file that is there.
+
+    Raises:
+        DataError: the name ends otherwise, or something stands in the way.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "pages" / "a.html"
+    >>> OutputFile(path, suffix=".html").write("<p>")
+    >>> path.read_text()
+    '<p>'
+    """
+
+    def __init__(self, path: Path, *, suffix: str, overwrite: bool = False) -> None:
+        self._path = path
+        if path.suffix != suffix:
+            raise DataError(f"{path}: must end in {suffix}.")
+        if path.is_dir():
+            raise DataError(f"{path}: must be a file. It is a folder. Choose another path.")
+        if path.exists() and not overwrite:
+            raise DataError(
+                f"{path}: the file is there already. Add --overwrite to replace it, or choose "
+                "another name."
+            )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as cause:
+            raise DataError(f"{path.parent}: cannot be made: {cause.strerror}.") from cause
+
+    def write(self, text: str) -> None:
+        """Writes the whole file at once.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        unfinished = self._path.with_name(f".{self._path.name}.unfinished")
+        try:
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.replace(self._path)
+        except OSError as cause:
+            unfinished.unlink(missing_ok=True)
+            raise DataError(f"{self._path}: cannot be written: {cause.strerror}.") from cause
+
+
 def refuse_other_kinds(out: AnyPath, marker: str, *, kind: str, told: str) -> None:
     """Refuses to replace a result of another kind, such as the very one that is read.
 

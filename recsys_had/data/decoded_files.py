@@ -72,7 +72,7 @@ def decode_folder(
                 left = None if rows is None else rows - written[split]
                 if left == 0:
                     break
-                path = folder.stage / split / f"{shard.stem}.{file_format}"
+                path = folder.stage / split / f"{shard.name.removesuffix('.parquet')}.{file_format}"
                 with _Writer(path, data.card) as writer:
                     for piece in _first(pieces_of(shard, decoder.columns), left):
                         values = decoder.decode(piece)

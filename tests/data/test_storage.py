@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFile
-from recsys_had.ingestion.ingest import ingest
 
 from recsys_had.data.encode import Encoder
 from recsys_had.data.files import expand, open_bytes
@@ -24,6 +23,7 @@ from recsys_had.data.folder import DataFolder
 from recsys_had.data.parquet import Position, SplitReader
 from recsys_had.data.raw import RawSource
 from recsys_had.errors import ConfigError, DataError, StoreError
+from recsys_had.ingestion.ingest import ingest
 from recsys_had.output import OutputFolder
 from recsys_had.schema import parse_card
 from recsys_had.storage import AnyPath, any_path, open_parquet
