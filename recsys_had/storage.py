@@ -54,15 +54,19 @@ def sorted_glob(folder: AnyPath, pattern: str) -> list[AnyPath]:
 def open_parquet(path: AnyPath, *, ahead: bool = False) -> pq.ParquetFile:
     """Opens a Parquet file; a store is asked for nothing but what is read of it.
 
+    Where its pages have checksums they are looked at.
+
     Args:
         path: the file.
         ahead: ask a store for all of a reading at once, in few large requests, and hold it.
     """
     if isinstance(path, Path):
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, page_checksum_verification=True)
     filesystem = filesystem_of(path.scheme, path.key)
     with store_errors(str(path)):
-        return pq.ParquetFile(path.key, filesystem=filesystem, pre_buffer=ahead)
+        return pq.ParquetFile(
+            path.key, filesystem=filesystem, pre_buffer=ahead, page_checksum_verification=True
+        )
 
 
 def read_parquet(path: AnyPath, columns: Sequence[str] | None = None) -> pa.Table:

@@ -46,7 +46,8 @@ def sound_texts(batch: pa.RecordBatch, *, place: Place, problems: Problems) -> p
             if texts is None:
                 raise DataError(f"column {field.name}: cannot be read: {cause}.") from cause
         batch = batch.set_column(number, field.name, texts)
-    return batch
+    # Without what the file says beside the columns, which may be no text either.
+    return pa.RecordBatch.from_arrays(batch.columns, batch.schema.names)
 
 
 def _sound(column: pa.Array, name: str, place: Place, problems: Problems) -> pa.Array | None:

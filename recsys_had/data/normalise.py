@@ -4,6 +4,7 @@ A Parquet file or a pandas frame brings numbers, times and lists. Nullable integ
 floats: 153.0 must be the value '153', or no id would ever be found again.
 """
 
+import re
 from collections.abc import Mapping
 
 import polars as pl
@@ -17,6 +18,12 @@ from recsys_had.columns import (
 )
 from recsys_had.errors import DataError
 from recsys_had.schema import DatasetCard
+
+_TWO_DIGITS = re.compile(r"%[-_0]?[yDx]")
+# Since 1970, the last one out: the years 1 to 9999, and those that two digits are read as.
+_DAYS = (-719_162, 2_932_897)
+_DAYS_OF_TWO_DIGITS = (0, 36_525)
+_PER_DAY = {"days": 1, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 
 
 def normalise(frame: pl.DataFrame, card: DatasetCard) -> pl.DataFrame:
@@ -121,12 +128,15 @@ def as_text(value: pl.Expr, dtype: pl.DataType, pattern: str | None = None) -> p
         return value
     if dtype.is_integer():
         return value.cast(pl.String)
-    if dtype.is_float() or dtype.is_decimal():
-        number = value.cast(pl.Float64) if dtype.is_decimal() else value
-        whole = number.cast(pl.Int64, strict=False)
-        is_whole = whole.cast(pl.Float64) == number.cast(pl.Float64)
-        text = pl.when(is_whole).then(whole.cast(pl.String)).otherwise(number.cast(pl.String))
-        return pl.when(number.is_not_nan()).then(text)
+    if isinstance(dtype, pl.Decimal):
+        # By way of a float, long ids would become one another.
+        text = value.cast(pl.String)
+        return text.str.strip_chars_end("0").str.strip_chars_end(".") if dtype.scale else text
+    if dtype.is_float():
+        whole = value.cast(pl.Int64, strict=False)
+        is_whole = whole.cast(pl.Float64) == value.cast(pl.Float64)
+        text = pl.when(is_whole).then(whole.cast(pl.String)).otherwise(value.cast(pl.String))
+        return pl.when(value.is_not_nan()).then(text)
     if dtype == pl.Boolean:
         return value.cast(pl.Int8).cast(pl.String)
     if dtype == pl.Date or isinstance(dtype, pl.Datetime):
@@ -137,6 +147,17 @@ def as_text(value: pl.Expr, dtype: pl.DataType, pattern: str | None = None) -> p
 
 
 def _time_as_text(value: pl.Expr, dtype: pl.DataType, pattern: str | None) -> pl.Expr:
+    """The text of a time; a number that no pattern reads where the pattern cannot say the time."""
+    unit = dtype.time_unit if isinstance(dtype, pl.Datetime) else "days"
+    days = _DAYS_OF_TWO_DIGITS if pattern and _TWO_DIGITS.search(pattern) else _DAYS
+    first, end = (day * _PER_DAY[unit] for day in days)
+    number = value.to_physical()
+    can_be_said = (number >= max(first, -(2**63))) & (number <= min(end - 1, 2**63 - 1))
+    text = _said(pl.when(can_be_said).then(value), dtype, pattern)
+    return pl.when(can_be_said).then(text).otherwise(number.cast(pl.String) + f" {unit} since 1970")
+
+
+def _said(value: pl.Expr, dtype: pl.DataType, pattern: str | None) -> pl.Expr:
     time = value.cast(pl.Datetime("us")) if dtype == pl.Date else value
     if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
         time = time.dt.convert_time_zone("UTC").dt.replace_time_zone(None)

@@ -1,5 +1,6 @@
 """Numbers in raw columns."""
 
+import decimal
 import math
 from collections.abc import Callable
 
@@ -27,9 +28,28 @@ def whole_numbers(text: pl.Series) -> pl.Series:
     if numbers.null_count() > text.null_count():
         fraction = text.cast(pl.Float64, strict=False)
         whole = fraction.cast(pl.Int64, strict=False)
-        is_whole = (whole.cast(pl.Float64) == fraction).fill_null(False)
-        numbers = numbers.fill_null(whole.set(~is_whole, None))
+        is_whole = (whole.cast(pl.Float64) == fraction).fill_null(False) & numbers.is_null()
+        exact = [_exactly(number) for number in text.filter(is_whole).to_list()]
+        found = pl.Series(exact, dtype=pl.Int64)
+        numbers = numbers.scatter(np.flatnonzero(is_whole.to_numpy()), found)
     return numbers
+
+
+def _exactly(text: str) -> int | None:
+    """A number that a float takes for a whole one of 64 bits, unless the float has rounded it.
+
+    >>> _exactly("1e3"), _exactly("9007199254740993.5"), _exactly("-9223372036854775809")
+    (1000, None, None)
+    """
+    try:
+        number = decimal.Decimal(text)
+    except decimal.InvalidOperation:  # an exponent beyond all reason
+        return None
+    if not number:
+        return 0
+    if not -(2**63) <= number < 2**63 or number != number.to_integral_value():
+        return None
+    return int(number)
 
 
 def parse_integers(text: pl.Series, *, place: Place, problems: Problems) -> pl.Series:

@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 
 from recsys_had.columns import Column
 from recsys_had.data.arrow_texts import sound_texts
+from recsys_had.data.footer import check_footer
 from recsys_had.data.normalise import normalise_columns
 from recsys_had.data.problems import Problems
 from recsys_had.errors import DataError
 from recsys_had.storage import AnyPath, local_copy, open_parquet, reading
+
+# Arrow does not get to its own error where the message would quote bytes that are no text.
+_UNREADABLE = (OSError, pa.ArrowException, UnicodeDecodeError)
 
 
 class TableFile:
@@ -37,7 +41,7 @@ class TableFile:
         self.path = path
         self.card_columns = card_columns
         self.missing = missing
-        self.columns = tuple(self._open().schema_arrow.names)
+        _, self.columns = self._open()
 
     @property
     def header_place(self) -> str:
@@ -52,7 +56,7 @@ class TableFile:
         Raises:
             DataError: the file cannot be read to its end.
         """
-        parquet = self._open()
+        parquet, _ = self._open()
         metadata = parquet.metadata
         stored = sum(
             metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)
@@ -71,13 +75,22 @@ class TableFile:
                     if batch.num_rows:
                         yield batch.num_rows, TableRows(self, batch, first, wanted)
                     first += batch.num_rows
-        except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as cause:
+        except (*_UNREADABLE, pl.exceptions.PolarsError) as cause:
             raise DataError(f"{self.path}: cannot be read: {cause}.") from cause
+        # A page of fewer values than its column should have is no error to Arrow.
+        if first != metadata.num_rows:
+            raise DataError(
+                f"{self.path}: is damaged: it must hold {metadata.num_rows} rows; got {first}. "
+                "Fetch it again."
+            )
 
-    def _open(self) -> pq.ParquetFile:
+    def _open(self) -> tuple[pq.ParquetFile, tuple[str, ...]]:
+        """The file, and the names of its columns."""
         try:
-            return open_parquet(self.path)
-        except (OSError, pa.ArrowException) as cause:
+            parquet = open_parquet(self.path)
+            check_footer(self.path, parquet.metadata)
+            return parquet, tuple(parquet.schema_arrow.names)
+        except _UNREADABLE as cause:
             raise DataError(f"{self.path}: is not a readable Parquet file: {cause}.") from cause
 
 

@@ -15,6 +15,8 @@ _HOUR = re.compile(r"%[-_0]?[HkIl]")
 _MINUTE = re.compile(r"%[-_0]?[MTRXcrs+]")
 _MICROSECONDS = {"unix": 1_000_000, "unix_ms": 1_000}
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
+_DIRECTIVE = re.compile(r"%.|[^%]+", re.DOTALL)
+_DIGITS = {"%Y": 4, "%y": 2, "%m": 2, "%d": 2, "%H": 2, "%M": 2, "%S": 2, "%j": 3}
 
 
 def parse_times(text: pl.Series, pattern: str, *, place: Place, problems: Problems) -> pl.Series:
@@ -67,6 +69,31 @@ def _in_words(pattern: str) -> str:
 
 
 @functools.cache
+def _packed(pattern: str) -> str | None:
+    r"""A regular expression for the digits of directives that stand side by side.
+
+    Polars takes fewer digits than a directive has, and blanks before them. Where nothing stands
+    between two directives, a digit that is missing would move the others to another place.
+
+    >>> _packed("%y%m%d %H")
+    '^[0-9]{2}[0-9]{2}[0-9]{2}\\ .+$'
+    >>> _packed("%Y-%m-%d") is None
+    True
+    """
+    tokens = _DIRECTIVE.findall(pattern)
+    known = [token in _DIGITS for token in tokens]
+    beside = zip([False, *known], known, [*known[1:], False], strict=False)
+    packed = [here and (before or after) for before, here, after in beside]
+    if not any(packed):
+        return None
+    parts = [
+        f"[0-9]{{{_DIGITS[token]}}}" if fixed else ".+" if token[0] == "%" else re.escape(token)
+        for token, fixed in zip(tokens, packed, strict=True)
+    ]
+    return f"^{''.join(parts)}$"
+
+
+@functools.cache
 def _check(pattern: str) -> None:
     """Writes a time and reads it back, because Polars takes any pattern and finds no times."""
     noon = datetime.datetime(2014, 10, 21, 12)
@@ -91,11 +118,15 @@ def _parse(text: pl.Series, pattern: str) -> pl.Series:
             _FIRST_SECOND * 10**6 // factor, _LAST_SECOND * 10**6 // factor
         )
         return (number.set(~in_range.fill_null(True), None) * factor).cast(pl.Datetime("us"))
+    packed = _packed(pattern)
+    whole = text.str.contains(packed) if packed is not None else text.is_not_null()
     if _HOUR.search(pattern) and not _MINUTE.search(pattern):
         # Polars wants minutes beside hours; a bar keeps them apart from the digits before.
         text, pattern = text + "|00", pattern + "|%M"
     # Python's fraction is digits alone; Polars' own holds the point.
     pattern = pattern.replace(".%f", "%.f").replace("%f", "%6f")
     _check(pattern)
-    times = text.str.strptime(pl.Datetime("us"), pattern, strict=False)
-    return times.dt.replace_time_zone(None)
+    times = text.str.strptime(pl.Datetime("us"), pattern, strict=False).dt.replace_time_zone(None)
+    # Years 1 to 9999 here too.
+    in_range = times.is_between(datetime.datetime.min, datetime.datetime.max)
+    return times.set(~(in_range & whole).fill_null(True), None)

@@ -281,3 +281,56 @@ def test_pythons_fraction_of_a_second_is_read() -> None:
 def test_a_whole_number_written_as_a_fraction_keeps_all_its_digits() -> None:
     # 2^53 + 1 is no float64.
     assert whole_numbers(pl.Series(["9007199254740993.0"])).to_list() == [2**53 + 1]
+
+
+def test_a_number_that_a_float_would_round_to_a_whole_one_is_none() -> None:
+    # 2^53 + 1.5 lies between two doubles, -2^63 - 1 is that of -2^63, and 1 - 1e-20 that of 1.
+    texts = ["9007199254740993.5", "-9223372036854775809", "0.99999999999999999999", "1e-400"]
+    assert whole_numbers(pl.Series(texts)).to_list() == [None] * 4
+    whole = {"1e3": 1000, "5.": 5, "-9223372036854775808.00": -(2**63), "0e999": 0, "12.50e1": 125}
+    assert whole_numbers(pl.Series(list(whole))).to_list() == list(whole.values())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "right", "wrong"),
+    [
+        ("%y%m%d%H", "14102105", ["1410215", "141021 5", "141021055", "-4102105", "\uff114102105"]),
+        ("%Y%m%d %H:%M", "20141021 5:07", ["2014102 5:07", "2014 102105:07", "14102105:07"]),
+        ("%Y-%m-%d", "2014-1-2", ["0000-01-02", "+99999-01-02", "-2014-01-02", "2014-13-02"]),
+    ],
+)
+def test_digits_side_by_side_are_all_there_and_years_are_those_of_a_calendar(
+    pattern: str, right: str, wrong: list[str]
+) -> None:
+    problems = Problems()
+    times = parse_times(pl.Series("at", [right, *wrong]), pattern, place=str, problems=problems)
+    assert times[0] == datetime.datetime.strptime(right, pattern)
+    assert problems.total == len(wrong) and times.null_count() == len(wrong)
+
+
+def test_a_decimal_keeps_all_its_digits() -> None:
+    card = card_of("C: {kind: categorical}")
+    texts = ["12345678901234567890", "-7", "0", "10"]
+    whole = pl.Series("C", texts).cast(pl.Decimal(38, 0))
+    fraction = pl.Series("C", ["1234567890123456789.50", "-7.00", "0.00", "10.25"])
+    assert normalise(whole.to_frame(), card)["C"].to_list() == texts
+    frame = fraction.cast(pl.Decimal(38, 2)).to_frame()
+    assert normalise(frame, card)["C"].to_list() == ["1234567890123456789.5", "-7", "0", "10.25"]
+
+
+def test_a_time_that_a_pattern_cannot_say_is_not_taken_for_another() -> None:
+    card = card_of('at: {kind: timestamp, format: "%y%m%d", parts: [weekday]}')
+    days = [datetime.date(1970, 1, 1), datetime.date(2069, 12, 31), datetime.date(1914, 10, 21)]
+    past = (days[2] - datetime.date(1970, 1, 1)).days
+    frame = normalise(pl.DataFrame({"at": days}), card)
+    assert frame["at"].to_list() == ["700101", "691231", f"{past} days since 1970"]
+    end = pl.DataFrame({"at": [2**63 - 1]}, schema={"at": pl.Int64})
+    frame = normalise(end.select(pl.col("at").cast(pl.Datetime("us"))), card)
+    assert frame["at"].to_list() == ["9223372036854775807 us since 1970"]
+
+
+def test_an_error_quotes_the_beginning_of_a_long_value() -> None:
+    card = card_of("I: {kind: integer}")
+    error = problems_of(card, {"I": ["7" * 99 + "x" * (1 << 20)]})
+    told = f"column I: must be a whole number; got '{'7' * 99}x'... (1048675 characters)."
+    assert error.problems == (f"f:2: {told}",)
