@@ -91,6 +91,11 @@ def write_ids(
     return IdFile(path, file, len(texts))
 
 
+def read_ids(path: Path, *, file: str) -> IdFile:
+    """What :func:`write_ids` has told of a file it wrote."""
+    return IdFile(path, file, len(np.load(path, mmap_mode="r")))
+
+
 def find_duplicates(
     files: Sequence[IdFile], *, memory_bytes: int = MEMORY_BYTES, num_told: int = 5
 ) -> Duplicates:

@@ -178,14 +178,16 @@ def _read_sifted(
     )
 
 
-def _ids(frame: pl.DataFrame, card: DatasetCard) -> dict[str, pl.Series]:
-    """The columns of kind id, but keys of side tables: many rows may have the same."""
+def id_columns(card: DatasetCard) -> list[str]:
+    """The columns that identify rows; keys of side tables do not: many rows may have the same."""
     keys = {lookup.key for lookup in card.lookups.values()}
-    return {
-        name: frame[name]
-        for name, column in card.columns.items()
-        if column.kind == "id" and name not in keys
-    }
+    return [
+        name for name, column in card.columns.items() if column.kind == "id" and name not in keys
+    ]
+
+
+def _ids(frame: pl.DataFrame, card: DatasetCard) -> dict[str, pl.Series]:
+    return {name: frame[name] for name in id_columns(card)}
 
 
 class _Reasons:

@@ -16,11 +16,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from recsys_had.data.duplicates import find_duplicates
 from recsys_had.data.encode import Encoder, ids_without_counts
 from recsys_had.data.files import is_plain
 from recsys_had.data.lookups import SideTable
 from recsys_had.data.problems import Problems
 from recsys_had.data.raw import BLOCK_BYTES, RawSource
+from recsys_had.data.read_block import id_columns
 from recsys_had.data.split import Splits, split_stratified
 from recsys_had.data.statistics import Statistics
 from recsys_had.errors import DataError
@@ -81,9 +83,10 @@ def ingest(
 
     Returns:
         ``rows_read``, ``rows`` per split, ``rows_rejected``, ``num_embeddings`` per field,
-        ``rows_per_s``, ``peak_rss_bytes``; ``sampling`` where the card leaves rows out: the share
-        of ``negatives`` and how many were ``left_out``; ``digest`` of the manifest, which names
-        those of all parts and vocabularies.
+        ``rows_per_s``, ``peak_rss_bytes``; ``duplicate_ids``, for each column of row identifiers
+        how many rows have one that an earlier row has; ``sampling`` where the card leaves rows
+        out: the share of ``negatives`` and how many were ``left_out``; ``digest`` of the manifest,
+        which names those of all parts and vocabularies.
 
     Raises:
         DataError: an input, a row or the output folder is not usable, or no row trains.
@@ -139,6 +142,7 @@ def ingest(
         if card.sampling is not None:
             left_out = staged.num_rows - staged.num_rejected - sum(staged.rows)
             sampling["sampling"] = {"negatives": card.sampling.negatives, "left_out": left_out}
+        duplicates = _duplicates(card, staged)
         write_rejects(staged.shards, folder.stage / "rejects.parquet")
         manifest = {
             "kind": "data",
@@ -149,6 +153,7 @@ def ingest(
             "rows": {split: number for split, number in rows.items() if number},
             "rows_rejected": staged.num_rejected,
             **sampling,
+            "duplicate_ids": duplicates,
             "num_embeddings": encoder.num_embeddings,
             "dense": list(card.dense),
             "versions": library_versions(),
@@ -167,6 +172,7 @@ def ingest(
         "rows": manifest["rows"],
         "rows_rejected": staged.num_rejected,
         **sampling,
+        "duplicate_ids": duplicates,
         "num_embeddings": encoder.num_embeddings,
         "rows_per_s": staged.num_rows / max(time.perf_counter() - begin, 1e-9),
         "peak_rss_bytes": peak_rss_bytes,
@@ -309,6 +315,27 @@ def _stage(
             "split. "
             "Give more rows, or another split."
         )
+    return found
+
+
+def _duplicates(card: DatasetCard, staged: _AllStaged) -> dict[str, int]:
+    """Rows whose identifier an earlier row has, by column; the first are told in the log."""
+    found = {}
+    for name in id_columns(card):
+        duplicates = find_duplicates([(each.ids or {})[name] for each in staged.shards])
+        found[name] = duplicates.num_rows
+        if duplicates.num_rows:
+            first = ", ".join(
+                f"{repeated.file}:{repeated.line} (row {repeated.row_id}, as row "
+                f"{repeated.first_row_id})"
+                for repeated in duplicates.first
+            )
+            _log.warning(
+                "column %s: %s rows have the identifier of an earlier row, first %s.",
+                name,
+                f"{duplicates.num_rows:,}",
+                first,
+            )
     return found
 
 

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from recsys_had.columns import Field
 from recsys_had.data.crosses import crosses
+from recsys_had.data.duplicates import IdFile, read_ids, write_ids
 from recsys_had.data.lookups import SideTable
 from recsys_had.data.quantiles import QuantileBins, with_bins
 from recsys_had.data.raw import RawBlock
-from recsys_had.data.read_block import SPLIT, read_block
+from recsys_had.data.read_block import SPLIT, id_columns, read_block
 from recsys_had.data.sampling import join_splits
 from recsys_had.data.split import Splits
 from recsys_had.data.statistics import Statistics, rows_per_value
@@ -64,6 +65,10 @@ class Shard:
         """The rows that were rejected; there is no such file where none were."""
         return self.work / f"rejects-{self.number:06d}.arrow"
 
+    def ids_path(self, column: str) -> Path:
+        """The hashes of a column of row identifiers."""
+        return self.work / f"ids-{column}-{self.number:06d}.npy"
+
     def read(self) -> pa.RecordBatch:
         """The values, mapped from the disk and not copied."""
         return read_batch(self.path)
@@ -104,6 +109,7 @@ class Staged:
         num_distinct: distinct values of each field that has a vocabulary.
         statistics: of the training rows; empty where labels are waited for.
         labels: of all rows, where the splits need those of all shards.
+        ids: what is kept of each column of row identifiers.
         was_there: whether an earlier try had staged it.
         problems: what is wrong with its rows; then nothing else is known.
     """
@@ -115,6 +121,7 @@ class Staged:
     num_distinct: Mapping[str, int] | None = None
     statistics: Statistics | None = None
     labels: NDArray[np.int8] | None = None
+    ids: Mapping[str, IdFile] | None = None
     was_there: bool = False
     problems: DataError | None = None
 
@@ -153,7 +160,11 @@ class Stager:
             except DataError as error:
                 return Staged(shard, block.num_rows, problems=error)
         values = shard.read()
-        known = Staged(shard, block.num_rows, values.num_rows, was_there=was_there)
+        ids = {
+            name: read_ids(shard.ids_path(name), file=str(block.path))
+            for name in id_columns(self.card)
+        }
+        known = Staged(shard, block.num_rows, values.num_rows, ids=ids, was_there=was_there)
         if self.waits_for_labels:
             return replace(known, labels=values.column("label").to_numpy().astype(np.int8))
         return count(self.card, known, values, values.column(SPLIT).to_numpy())
@@ -170,6 +181,11 @@ class Stager:
             row_id = pa.array(found.rejects["row"].to_numpy() + block.first_row_id)
             rejects = found.rejects.drop(["row"]).add_column(0, "row_id", row_id)
             write_batch(rejects.combine_chunks().to_batches()[0], shard.rejects_path)
+        kept = np.arange(block.num_rows) if found.kept is None else found.kept
+        for name, ids in found.ids.items():
+            lines = block.rows.numbers(kept)
+            row_ids = kept + block.first_row_id
+            write_ids(ids, row_ids, lines, shard.ids_path(name), file=str(block.path))
         # The last: what is there is whole.
         write_batch(values, shard.path)
 

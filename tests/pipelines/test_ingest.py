@@ -383,3 +383,21 @@ def test_wrong_rows_are_rejected_where_that_is_asked_for(cli, job, tmp_path: Pat
     assert pl.read_parquet(out / "rejects.parquet")["line"].to_list() == [3, 5]
     told = cli(*words, tmp_path / "again")
     assert f"; 2 rejected, told in {tmp_path / 'again' / 'rejects.parquet'}" in told.out
+
+
+def test_rows_of_one_identifier_are_counted_and_the_first_are_told(
+    cli, job, tmp_path: Path
+) -> None:
+    raw = [tmp_path / "a.tsv", tmp_path / "b.tsv"]
+    for path in raw:
+        path.write_text(GOOD)
+    done = ingest(cli, job, f"train={raw[0]}", tmp_path / "once")
+    assert done.json["duplicate_ids"] == {"session": 0}
+    assert "identifier" not in done.err
+    words = ("--raw", f"train={raw[0]}", f"train={raw[1]}", f"train={raw[0]}", "--json")
+    done = cli("ingest", job.card, *words, "--out", tmp_path / "data")
+    assert done.json["duplicate_ids"] == {"session": 4}
+    told = f"first {raw[1]}:1 (row 2, as row 0), {raw[1]}:2 (row 3, as row 1), {raw[0]}:1 (row 4, "
+    assert "column session: 4 rows have the identifier of an earlier row, " + told in done.err
+    manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
+    assert manifest["duplicate_ids"] == {"session": 4}
