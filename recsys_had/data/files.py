@@ -18,7 +18,7 @@ from recsys_had.store_path import StorePath
 
 # More than any record of clicks; a file that goes on longer has an open quote or is no text.
 MAX_RECORD_BYTES = 1 << 26
-_PIECE_BYTES = 1 << 24
+_PIECE_BYTES = 1 << 26
 
 
 def expand(inputs: Sequence[str | AnyPath]) -> list[tuple[int, AnyPath]]:

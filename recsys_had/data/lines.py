@@ -52,9 +52,14 @@ class Records:
         self._dialect = dialect
 
     def __len__(self) -> int:
-        if self._quotes is None:
-            return self._data.count(b"\n") + self._has_open_end
+        if self._quotes is None and "ends" not in self.__dict__:
+            return self.num_lines + self._has_open_end
         return len(self.ends)
+
+    @cached_property
+    def num_lines(self) -> int:
+        """Line ends."""
+        return self._data.count(b"\n")
 
     @property
     def has_quotes(self) -> bool:
@@ -166,9 +171,9 @@ class Records:
         """Whether every record has so many columns, where no quote means anything."""
         each = num_columns - 1
         is_separator = self._bytes == self._dialect.separator[0]
-        if each > _MAX_BYTE or np.count_nonzero(is_separator) != each * len(self):
+        if each > _MAX_BYTE or np.count_nonzero(is_separator) != each * len(self.ends):
             return False
-        if not len(self):
+        if not len(self.ends):
             return True
         # Counted in bytes, 256 too many look like none; but then others would have too few.
         starts = np.append(0, self.ends[:-1] + 1)

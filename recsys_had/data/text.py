@@ -106,9 +106,10 @@ class TextFile:
                 if cut == 0:
                     return
                 data, pending = pending[:cut], pending[cut:]
-                num_rows, num_lines = len(Records(data, self.dialect)), data.count(b"\n")
+                records = Records(data, self.dialect)
+                num_rows, num_lines = len(records), records.num_lines
                 source = data if again is None else FileRange(again, offset, cut)
-                del data  # a block is large: it must not live on while the next is read
+                del data, records  # a block is large: it must not live on while the next is read
                 yield num_rows, TextRows(self, source, line, wanted)
                 offset += cut
                 line += num_lines

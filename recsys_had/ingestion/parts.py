@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class PartWriter:
             if all(self._is_whole(name, part["sha256"]) for name, part in found.items()):
                 return found
         values = shard.read()
+        fields = self.encoder.card.fields
         known = {
             field.name: ids_of(self.work, field.name, shard.number)
             for field in counted_fields(self.encoder.card)
@@ -65,7 +66,7 @@ class PartWriter:
         parts = {}
         for split, name in names.items():
             rows = np.flatnonzero(splits == SPLITS.index(split))
-            _write_part(encoded, rows, self.stage / name)
+            _write_part(encoded, rows, self.stage / name, fields=[each.name for each in fields])
             parts[name] = {"rows": len(rows), "sha256": file_digest(self.stage / name)}
         unfinished = note.with_suffix(f".{os.getpid()}.tmp")
         unfinished.write_text(json.dumps(parts))
@@ -103,8 +104,17 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _write_part(encoded: pa.Table, rows: NDArray[np.int64], path: Path) -> None:
+def _write_part(
+    encoded: pa.Table, rows: NDArray[np.int64], path: Path, *, fields: Sequence[str]
+) -> None:
     table = encoded if len(rows) == encoded.num_rows else encoded.take(pa.array(rows))
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    pq.write_table(table, unfinished, compression="zstd", row_group_size=_ROW_GROUP_ROWS)
+    pq.write_table(
+        table,
+        unfinished,
+        compression="zstd",
+        row_group_size=_ROW_GROUP_ROWS,
+        # A number that stands in a row or two has no use for one.
+        use_dictionary=[*fields, *(f"{name}.list.element" for name in fields)],
+    )
     unfinished.rename(path)
