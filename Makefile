@@ -15,10 +15,10 @@ export OMP_WAIT_POLICY := PASSIVE
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-cuda demo test test-all check format lint types imports docs bench clean
+.PHONY: help install install-cuda demo test test-all check format lint types imports docs bench bench-ingestion clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## set up .venv for the CPU (done once)
 
@@ -80,6 +80,11 @@ docs: $(STAMP) ## write docs/interactions.md from the code
 
 bench: $(STAMP) ## throughput of the training loop against the bare module
 	$(BIN)/python tests/benchmarks/loop.py
+
+bench-ingestion: $(STAMP) ## memory and speed of ingestion, beside pandas and FuxiCTR (15 GB of disk)
+	$(BIN)/python tests/benchmarks/ingestion.py memory --out build/bench-ingestion
+	$(BIN)/python tests/benchmarks/ingestion.py speed --out build/bench-ingestion
+	$(BIN)/python tests/benchmarks/ingestion.py fuxictr --out build/bench-ingestion
 
 clean: clean-venv ## remove everything that was built
 	rm -rf build demo .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

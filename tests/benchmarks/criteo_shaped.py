@@ -32,7 +32,7 @@ def chunk(number: int, num_rows: int) -> pl.DataFrame:
         rank = np.floor(np.exp(generator.random(num_rows) * np.log(size + 1))).astype(np.uint64) - 1
         missing = generator.random(num_rows) < (0.4 if place % 7 == 2 else 0.02)
         columns[f"C{place + 1}"] = _with_gaps(
-            _hex(rank * np.uint64(26) + np.uint64(place)), missing
+            hex_digits(rank * np.uint64(26) + np.uint64(place)), missing
         )
     return pl.DataFrame(columns)
 
@@ -41,7 +41,8 @@ def _with_gaps(values: pl.Series, missing: NDArray[np.bool_]) -> pl.Series:
     return values.to_frame("v").select(pl.when(pl.Series(~missing)).then("v"))["v"]
 
 
-def _hex(numbers: NDArray[np.uint64]) -> pl.Series:
+def hex_digits(numbers: NDArray[np.uint64]) -> pl.Series:
+    """Eight hex digits for each number; no two below 2**32 have the same."""
     mixed = (numbers * np.uint64(2_654_435_761)) & np.uint64(0xFFFFFFFF)
     digits = mixed.astype(">u4").tobytes().hex()
     array = np.frombuffer(digits.encode(), "S8")
@@ -53,6 +54,17 @@ def write(path: Path, num_rows: int) -> Path:
     with path.open("wb") as stream:
         for number, first in enumerate(range(0, num_rows, _CHUNK_ROWS)):
             rows = chunk(number, min(_CHUNK_ROWS, num_rows - first))
+            rows.write_csv(stream, separator="\t", include_header=False)
+    return path
+
+
+def write_distinct(path: Path, num_rows: int) -> Path:
+    """Writes a label and a value that no other row holds, likewise."""
+    with path.open("wb") as stream:
+        for first in range(0, num_rows, _CHUNK_ROWS):
+            numbers = np.arange(first, min(first + _CHUNK_ROWS, num_rows), dtype=np.uint64)
+            label = pl.Series((numbers % 4 == 0).astype(np.int8))
+            rows = pl.DataFrame({"label": label, "id": hex_digits(numbers)})
             rows.write_csv(stream, separator="\t", include_header=False)
     return path
 
