@@ -79,7 +79,7 @@ def column_values(
                 text = frame[name]
                 if column.missing is not None:
                     text = text.fill_null(column.missing)
-                yield name, text.to_arrow().dictionary_encode()
+                yield name, _distinct(text)
             case MultiCategoricalColumn(flags=None):
                 yield name, _split_lists(column, frame[name])
             case MultiCategoricalColumn():
@@ -108,6 +108,13 @@ def column_values(
                     yield field, _as_values(_part(times, part))
             case _:
                 pass
+
+
+def _distinct(text: pl.Series) -> pa.DictionaryArray:
+    """The texts as a dictionary array."""
+    # As views, which is how polars holds them: nothing is copied but the distinct ones.
+    found = text.to_arrow(compat_level=pl.CompatLevel.newest()).dictionary_encode()
+    return pa.DictionaryArray.from_arrays(found.indices, found.dictionary.cast(pa.large_string()))
 
 
 def _buckets(numbers: pl.Series) -> pa.DictionaryArray:
@@ -142,7 +149,7 @@ def _split_lists(column: MultiCategoricalColumn, cell: pl.Series) -> pa.LargeLis
         lists = lists.list.head(column.max_length)
     lengths = lists.list.len().fill_null(0).to_numpy()
     values = lists.drop_nulls().filter(lists.drop_nulls().list.len() > 0).explode()
-    return _lists(lengths, values.cast(pl.String).to_arrow().dictionary_encode())
+    return _lists(lengths, _distinct(values.cast(pl.String)))
 
 
 def _flag_lists(
