@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     help="Raw files or globs (.gz and .zst too). SPLIT is train, valid or test.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Data folder.")
+@click.option(
+    "--update",
+    type=click.Path(path_type=Path),
+    metavar="DATA",
+    help="Earlier data folder: its values keep their ids, new ones follow. It stays as it is.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the data folder OUT holds.")
 @click.option(
     "--workers",
@@ -45,6 +51,7 @@ def command(
     dataset: str,
     raw: tuple[str, ...],
     out: Path,
+    update: Path | None,
     overwrite: bool,
     workers: int | None,
     engine: Literal["local", "ray"],
@@ -60,6 +67,7 @@ def command(
         dataset,
         raw=raw,
         out=out,
+        update=update,
         overwrite=overwrite,
         workers=workers,
         engine=engine,
@@ -73,6 +81,7 @@ def ingest(
     *,
     raw: tuple[str, ...],
     out: Path,
+    update: Path | None = None,
     overwrite: bool = False,
     workers: int | None = None,
     engine: Literal["local", "ray"] = "local",
@@ -97,6 +106,7 @@ def ingest(
             [_split_and_path(text) for text in raw],
             out,
             name=name,
+            update=update,
             overwrite=overwrite,
             engine=engine,
             num_workers=workers,
@@ -126,6 +136,13 @@ def _rejected(content: dict[str, Any], out: Path) -> str:
     return f"; {number:,} rejected, told in {out / 'rejects.parquet'}" if number else ""
 
 
+def _grown(content: dict[str, Any]) -> str:
+    if "update" not in content:
+        return ""
+    kept, new = (sum(each[key] for each in content["update"].values()) for key in ("kept", "new"))
+    return f": {kept:,} values kept theirs, {new:,} are new"
+
+
 def _as_text(content: dict[str, Any], out: Path) -> str:
     rows = ", ".join(f"{split} {number:,}" for split, number in content["rows"].items())
     tables = content["num_embeddings"]
@@ -134,7 +151,7 @@ def _as_text(content: dict[str, Any], out: Path) -> str:
     return "\n".join(
         [
             f"{content['rows_read']:,} rows read: {rows}{left_out}{_rejected(content, out)}",
-            f"{len(tables)} fields with {sum(tables.values()):,} ids",
+            f"{len(tables)} fields with {sum(tables.values()):,} ids{_grown(content)}",
             f"{content['rows_per_s']:,.0f} rows/s, "
             f"{content['peak_rss_bytes'] / 2**20:,.0f} MiB of memory at most",
             f"data folder: {out}",
