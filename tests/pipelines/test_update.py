@@ -93,6 +93,9 @@ def test_frequent_values_are_told_by_count_where_ids_follow_days(
     done = cli("vocab", day_2[0] / "data", "user", "--top", "35", "--json")
     counts = [entry["count"] for entry in done.json["entries"]]
     assert counts == sorted(counts, reverse=True) and len(counts) == 35
+    # Each row of either day has a user, so these are all training rows there were.
+    assert done.json["training_rows"] == sum(counts)
+    assert sum(entry["share"] for entry in done.json["entries"]) == pytest.approx(1)
     assert [entry["id"] for entry in done.json["entries"]] != list(range(1, 36))
 
 
