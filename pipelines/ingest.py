@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
-from recsys_had.pipelines._command import Result, is_first_rank, path_or_url, recsys_had_command
+from recsys_had.pipelines._command import (
+    Result,
+    is_first_rank,
+    local_path,
+    path_or_url,
+    recsys_had_command,
+)
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -23,6 +29,12 @@ if TYPE_CHECKING:
     help="Raw files or globs (.gz and .zst too). SPLIT is train, valid or test.",
 )
 @click.option("--out", required=True, type=path_or_url, help="Data folder.")
+@click.option(
+    "--update",
+    type=local_path,
+    metavar="DATA",
+    help="Earlier data folder: its values keep their ids, new ones follow. It stays as it is.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the data folder OUT holds.")
 @click.option(
     "--workers",
@@ -47,6 +59,7 @@ def command(
     dataset: str,
     raw: tuple[str, ...],
     out: "AnyPath",
+    update: Path | None,
     overwrite: bool,
     workers: int | None,
     engine: Literal["local", "ray"],
@@ -62,6 +75,7 @@ def command(
         dataset,
         raw=raw,
         out=out,
+        update=update,
         overwrite=overwrite,
         workers=workers,
         engine=engine,
@@ -75,6 +89,7 @@ def ingest(
     *,
     raw: tuple[str, ...],
     out: "AnyPath",
+    update: Path | None = None,
     overwrite: bool = False,
     workers: int | None = None,
     engine: Literal["local", "ray"] = "local",
@@ -99,6 +114,7 @@ def ingest(
             [_split_and_path(text) for text in raw],
             out,
             name=name,
+            update=update,
             overwrite=overwrite,
             engine=engine,
             num_workers=workers,
@@ -128,6 +144,13 @@ def _rejected(content: dict[str, Any], out: "AnyPath") -> str:
     return f"; {number:,} rejected, told in {out / 'rejects.parquet'}" if number else ""
 
 
+def _grown(content: dict[str, Any]) -> str:
+    if "update" not in content:
+        return ""
+    kept, new = (sum(each[key] for each in content["update"].values()) for key in ("kept", "new"))
+    return f": {kept:,} values kept theirs, {new:,} are new"
+
+
 def _as_text(content: dict[str, Any], out: "AnyPath") -> str:
     rows = ", ".join(f"{split} {number:,}" for split, number in content["rows"].items())
     tables = content["num_embeddings"]
@@ -136,7 +159,7 @@ def _as_text(content: dict[str, Any], out: "AnyPath") -> str:
     return "\n".join(
         [
             f"{content['rows_read']:,} rows read: {rows}{left_out}{_rejected(content, out)}",
-            f"{len(tables)} fields with {sum(tables.values()):,} ids",
+            f"{len(tables)} fields with {sum(tables.values()):,} ids{_grown(content)}",
             f"{content['rows_per_s']:,.0f} rows/s, "
             f"{content['peak_rss_bytes'] / 2**20:,.0f} MiB of memory at most",
             f"data folder: {out}",

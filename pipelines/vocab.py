@@ -42,7 +42,7 @@ def vocab(
     folder = DataFolder.open(data)
     encoder = encoder_of(folder)
     entries = entries_of(encoder, field, top=top, values=values, ids=ids)
-    rows = folder.rows("train")
+    rows = folder.counted_rows
     return {
         "field": field,
         "num_embeddings": encoder.num_embeddings[field],

@@ -21,7 +21,7 @@ from recsys_had.data.prepare import prepare
 from recsys_had.data.problems import Place
 from recsys_had.data.quantiles import QuantileBins, with_bins
 from recsys_had.data.ranges import Range
-from recsys_had.data.statistics import Scale, Statistics, rows_per_value
+from recsys_had.data.statistics import Fitted, Scale, Statistics, rows_per_value
 from recsys_had.data.values import required_columns
 from recsys_had.data.vocabulary import (
     HashedIds,
@@ -44,7 +44,8 @@ class Encoder:
     In every field 0 is a missing or an unseen value. Ids of a vocabulary count from 1 by falling
     number of training rows, those of bins from the lowest one on; hashed ids are
     ``1 + XXH64(value) % hash_buckets``. A managed field has 63 bits of the hash in place of an id:
-    the model knows which row that is.
+    the model knows which row that is. A vocabulary that went on from an earlier one begins with
+    that one's ids.
 
     Args:
         card: what the columns are.
@@ -113,7 +114,7 @@ class Encoder:
     def of_training(
         cls,
         card: DatasetCard,
-        statistics: Statistics,
+        statistics: Fitted,
         *,
         ids: Mapping[str, Ids],
         lookups: Mapping[str, SideTable],
@@ -142,6 +143,21 @@ class Encoder:
     def scales(self) -> dict[str, Scale]:
         """Mean and deviation of each standardised column."""
         return dict(self._scales)
+
+    @property
+    def ranges(self) -> dict[str, Range]:
+        """Least and greatest number of each column scaled by them."""
+        return dict(self._ranges)
+
+    @property
+    def bins(self) -> dict[str, QuantileBins]:
+        """Edges of each binned column."""
+        return dict(self._bins)
+
+    @property
+    def vocabulary_files(self) -> dict[str, VocabularyFile]:
+        """The vocabularies that lie in files and were not read."""
+        return {name: ids for name, ids in self._ids.items() if isinstance(ids, VocabularyFile)}
 
     @property
     def digest(self) -> str:
@@ -292,8 +308,13 @@ class Encoder:
         )
 
     @classmethod
-    def load(cls, folder: AnyPath) -> "Encoder":
+    def load(cls, folder: AnyPath, *, in_memory: bool = True) -> "Encoder":
         """Reads what :meth:`save` wrote.
+
+        Args:
+            folder: where it was written.
+            in_memory: whether vocabularies are held. Else they are gone through once, and their
+                fields encode nothing.
 
         Raises:
             CheckpointError: a file is missing, unreadable or was changed.
@@ -309,9 +330,10 @@ class Encoder:
             raise CheckpointError(
                 f"{folder}: is not an encoder: card.json or dense.json cannot be read: {cause}."
             ) from cause
+        read = Vocabulary.load if in_memory else VocabularyFile.open
         ids: dict[str, Ids] = {
             field.name: ids_without_vocabulary(field)
-            or Vocabulary.load(folder / "vocab" / f"{field.name}.parquet")
+            or read(folder / "vocab" / f"{field.name}.parquet")
             for field in card.fields
         }
         try:
@@ -396,7 +418,7 @@ def _vocabulary(field: Field, values: Any, rows: NDArray[np.bool_]) -> Vocabular
 
 
 def ids_without_counts(
-    field: Field, statistics: Statistics
+    field: Field, statistics: Fitted
 ) -> Vocabulary | HashedIds | ManagedHashes | None:
     """What gives a field's values their ids, where that is no vocabulary of counted values."""
     if field.source == "quantile":

@@ -71,4 +71,6 @@ def entries_of(
     named = found.join(table.select("id", "count"), on="id", how="left", maintain_order="left")
     numbers = pl.DataFrame({"id": pl.Series(list(ids), dtype=pl.Int32)})
     numbered = numbers.join(table, on="id", how="left", maintain_order="left")
-    return pl.concat([table.head(top or 0), named, numbered])
+    # Their order is that of the ids, but for a vocabulary that went on from an earlier one.
+    frequent = table.sort("count", descending=True, maintain_order=True).head(top or 0)
+    return pl.concat([frequent, named, numbered])

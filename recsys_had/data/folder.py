@@ -91,6 +91,12 @@ class DataFolder:
         """Rows of a split; 0 where it does not exist."""
         return int(self.manifest["rows"].get(split, 0))
 
+    @property
+    def counted_rows(self) -> int:
+        """Training rows its vocabularies count: its own, and those of its lineage."""
+        lineage = self.manifest.get("lineage", [])
+        return self.rows("train") + sum(int(each["rows"].get("train", 0)) for each in lineage)
+
     def labels(self, split: str) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The labels of a split, in row order."""
         return self.column(split, "label")

@@ -14,13 +14,17 @@ from recsys_had.suggest import nearest
 _PIECE_ROWS = 1 << 16
 
 
-def encoder_of(data: DataFolder) -> Encoder:
+def encoder_of(data: DataFolder, *, in_memory: bool = True) -> Encoder:
     """The encoder whose ids a data folder's rows hold.
+
+    Args:
+        data: the folder.
+        in_memory: whether its vocabularies are held; see :meth:`Encoder.load`.
 
     Raises:
         CheckpointError: it cannot be read, or is not the one the rows were encoded with.
     """
-    encoder = Encoder.load(data.path)
+    encoder = Encoder.load(data.path, in_memory=in_memory)
     if encoder.digest != data.manifest.get("vocabulary_digest"):
         raise CheckpointError(
             f"{data.path}: its vocabularies are not those its rows were encoded with. Restore "

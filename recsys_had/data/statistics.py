@@ -1,10 +1,11 @@
 """Statistics: what training rows say of each column, the same in any order and any shards."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,25 @@ from recsys_had.schema import DatasetCard
 _HALF_BITS = 26
 # np.frexp of a float64 gives exponents from -1073 to 1024.
 _EXPONENT_OFFSET = 1100
+
+
+class Fitted(Protocol):
+    """What a card's transforms need to know of training rows."""
+
+    @property
+    def scales(self) -> Mapping[str, "Scale"]:
+        """Mean and deviation of each standardised column."""
+        ...
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """Least and greatest number of each column of transform ``min_max``."""
+        ...
+
+    @property
+    def bins(self) -> Mapping[str, tuple[QuantileBins, Vocabulary]]:
+        """Bins of each column of transform ``quantile_bins``, and the rows they hold."""
+        ...
 
 
 class Statistics:

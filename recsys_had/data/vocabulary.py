@@ -1,7 +1,8 @@
 """Vocabulary: the values of a field and their ids, and how many training rows hold each.
 
 Ids count from 1 by falling count, values of one count in the order of their UTF-8 bytes: the
-same rows give the same ids in any order. Id 0 is a missing or an unseen value.
+same rows give the same ids in any order. Id 0 is a missing or an unseen value. A vocabulary that
+went on from an earlier one begins with the values of that, under the ids they had.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from recsys_had.errors import CheckpointError
-from recsys_had.storage import AnyPath, read_parquet
+from recsys_had.storage import AnyPath, open_parquet, read_parquet
 
 _ROW_GROUP_ROWS = 1 << 20
 
@@ -168,7 +169,7 @@ class Vocabulary:
         except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as cause:
             raise CheckpointError(f"{path}: cannot be read: {cause}.") from cause
         if not np.array_equal(ids.to_numpy(), np.arange(1, len(ids) + 1)):
-            raise CheckpointError(f"{path}: its ids must count from 1. It was changed; restore it.")
+            raise _wrong_ids(path)
         return cls(values, counts)
 
 
@@ -182,9 +183,37 @@ class VocabularyFile:
         digest: SHA-256 of values and counts.
     """
 
-    path: Path
+    path: AnyPath
     num_embeddings: int
     digest: str
+
+    @classmethod
+    def open(cls, path: AnyPath) -> "VocabularyFile":
+        """Goes through a file, of which only a piece is held at once.
+
+        Raises:
+            CheckpointError: the file is missing or is none of these.
+
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "C1.parquet"
+        >>> Vocabulary(pl.Series(["a", "b"]), pl.Series([5, 2])).save(path)
+        >>> VocabularyFile.open(path).digest == Vocabulary.load(path).digest
+        True
+        """
+        try:
+            num_embeddings = 1
+            for piece in _pieces_of(path):
+                ids = np.arange(num_embeddings, num_embeddings + len(piece))
+                if not np.array_equal(piece["id"].to_numpy(), ids):
+                    raise _wrong_ids(path)
+                num_embeddings += len(piece)
+            return cls(path, num_embeddings, digest_of_pieces(lambda: _pieces_of(path)))
+        except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as cause:
+            raise CheckpointError(f"{path}: cannot be read: {cause}.") from cause
+
+    def pieces(self) -> Iterator[pl.DataFrame]:
+        """``value``, ``count`` and ``id``, in the order of the ids, a piece after another."""
+        return _pieces_of(self.path)
 
 
 class VocabularyWriter:
@@ -246,12 +275,18 @@ def _empty_vocabulary() -> pl.DataFrame:
     return pl.DataFrame(schema={"value": pl.String, "count": pl.Int64, "id": pl.Int32})
 
 
-def _pieces_of(path: Path) -> Iterator[pl.DataFrame]:
-    parquet = pq.ParquetFile(path)
-    if not parquet.num_row_groups:
-        yield _empty_vocabulary()
-    for group in range(parquet.num_row_groups):
-        yield pl.DataFrame(pl.from_arrow(parquet.read_row_group(group)))
+def _pieces_of(path: AnyPath) -> Iterator[pl.DataFrame]:
+    schema = _empty_vocabulary().schema
+    with open_parquet(path) as parquet:
+        if not parquet.num_row_groups:
+            yield _empty_vocabulary()
+        for group in range(parquet.num_row_groups):
+            frame = pl.DataFrame(pl.from_arrow(parquet.read_row_group(group)))
+            yield frame.select(pl.col(name).cast(dtype) for name, dtype in schema.items())
+
+
+def _wrong_ids(path: AnyPath) -> CheckpointError:
+    return CheckpointError(f"{path}: its ids must count from 1. It was changed; restore it.")
 
 
 class ManagedHashes:

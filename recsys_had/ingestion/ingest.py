@@ -12,6 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +25,7 @@ from recsys_had.data.problems import Problems
 from recsys_had.data.raw import BLOCK_BYTES, RawSource
 from recsys_had.data.read_block import id_columns
 from recsys_had.data.split import Splits, split_stratified
-from recsys_had.data.statistics import Statistics
+from recsys_had.data.statistics import Fitted, Statistics
 from recsys_had.errors import DataError
 from recsys_had.ingestion.engine import Engine, available_cores, open_engine
 from recsys_had.ingestion.parts import PartWriter, part_names
@@ -38,6 +39,7 @@ from recsys_had.ingestion.stage import (
     crosses_to_count,
     save_side_tables,
 )
+from recsys_had.ingestion.update import Earlier
 from recsys_had.ingestion.vocabularies import Merger
 from recsys_had.output import OutputFolder
 from recsys_had.schema import SPLITS, DatasetCard, GivenSplit, StratifiedSplit
@@ -56,6 +58,7 @@ def ingest(
     out: AnyPath,
     *,
     name: str | None = None,
+    update: Path | None = None,
     overwrite: bool = False,
     engine: Literal["local", "ray"] = "local",
     num_workers: int | None = None,
@@ -72,6 +75,8 @@ def ingest(
         inputs: split (or None for the card's rule) and file, URL or glob, in the order of row ids.
         out: folder to write.
         name: the name or path the card was given by, for errors.
+        update: an earlier data folder of this card, whose values keep their ids; see
+            :mod:`recsys_had.ingestion.update`.
         overwrite: replace the data folder that ``out`` holds.
         engine: ``local``, or ``ray`` for the machines of a cluster, which must all see the files
             and ``out`` at the same paths.
@@ -85,11 +90,14 @@ def ingest(
         ``rows_read``, ``rows`` per split, ``rows_rejected``, ``num_embeddings`` per field,
         ``rows_per_s``, ``peak_rss_bytes``; ``duplicate_ids``, for each column of row identifiers
         how many rows have one that an earlier row has; ``sampling`` where the card leaves rows
-        out: the share of ``negatives`` and how many were ``left_out``; ``digest`` of the manifest,
-        which names those of all parts and vocabularies.
+        out: the share of ``negatives`` and how many were ``left_out``; ``update`` where there is an
+        earlier folder: per field with a vocabulary how many values were ``kept`` and are ``new``;
+        ``digest`` of the manifest, which names those of all parts and vocabularies.
 
     Raises:
         DataError: an input, a row or the output folder is not usable, or no row trains.
+        SchemaError: the earlier folder was made with another card.
+        CheckpointError: the earlier folder is damaged.
 
     >>> import tempfile
     >>> from recsys_had.schema import parse_card
@@ -108,6 +116,8 @@ def ingest(
     """
     begin = time.perf_counter()
     given = _given_splits(card, inputs, name or card.name)
+    earlier = None if update is None else Earlier.open(update, card=card, out=out)
+    lineage = {} if earlier is None else {"lineage": earlier.lineage}
     source = RawSource([path for _, path in inputs], card)
     lookups = {
         name: SideTable.read(lookup, source.paths[0][1].parent)
@@ -121,6 +131,7 @@ def ingest(
         "block_bytes": block_bytes,
         "on_error": on_error,
         "versions": library_versions(),
+        **lineage,
     }
     num_workers = num_workers or _fitting_workers(source, block_bytes)
     with (
@@ -135,7 +146,7 @@ def ingest(
         side_tables = save_side_tables(lookups, folder.work)
         stager = Stager(card, given, side_tables, folder.work, reject=on_error == "reject")
         staged = _stage(workers, stager, source, block_bytes=block_bytes, on_rows=on_rows)
-        encoder = _merge(workers, card, staged, lookups, folder)
+        encoder = _merge(workers, card, staged, lookups, folder, earlier)
         parts = _write_parts(workers, encoder, staged, folder, on_rows=on_rows)
         rows = dict(zip(SPLITS, staged.rows, strict=True))
         sampling = {}
@@ -162,6 +173,7 @@ def ingest(
                 for index, path in source.paths
             ],
             "parts": parts,
+            **lineage,
         }
         text = json.dumps(manifest, indent=2) + "\n"
         (folder.stage / "manifest.json").write_text(text)
@@ -177,6 +189,7 @@ def ingest(
         "rows_per_s": staged.num_rows / max(time.perf_counter() - begin, 1e-9),
         "peak_rss_bytes": peak_rss_bytes,
         "digest": hashlib.sha256(text.encode()).hexdigest(),
+        **({} if earlier is None else {"update": earlier.growth(encoder.num_embeddings)}),
     }
 
 
@@ -345,15 +358,21 @@ def _merge(
     staged: _AllStaged,
     lookups: dict[str, SideTable],
     folder: OutputFolder,
+    earlier: Earlier | None,
 ) -> Encoder:
     """Makes the encoder of what all shards have shown, and writes it."""
     (folder.stage / "vocab").mkdir(exist_ok=True)
-    statistics = staged.statistics(card)
+    statistics: Fitted = staged.statistics(card)
+    if earlier is not None:
+        statistics = earlier.fitted(workers, staged.with_splits())
     if crosses_to_count(card):
         bins = {name: edges for name, (edges, _) in statistics.bins.items()}
         staged.shards = list(workers.map(CrossCounter(card, bins), staged.with_splits()))
     merger = Merger(
-        tuple(each.shard for each in staged.shards), folder.stage / "vocab", folder.work
+        tuple(each.shard for each in staged.shards),
+        folder.stage / "vocab",
+        folder.work,
+        earlier=None if earlier is None else earlier.encoder.vocabulary_files,
     )
     # The largest first: at the end no worker waits long for another.
     fields = sorted(counted_fields(card), key=lambda field: -sum(staged.num_distinct(field.name)))

@@ -6,12 +6,15 @@ is the id of each shard's each distinct value, so that nobody has to look a valu
 
 A field with more distinct values than are held at once is grouped in several passes, each over the
 values of one share of all hashes; what the passes kept is sorted by itself, and merged by ranges.
+
+The values of an earlier vocabulary come before those of all shards, so that they are the first
+groups: they keep their ids and gain what the shards have counted; only other groups are ordered.
 """
 
 import json
 import os
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +43,14 @@ class Merger:
         vocab: folder of the vocabularies.
         work: folder of the ids.
         max_values: distinct values that are grouped together.
+        earlier: of some fields, a vocabulary whose ids are kept.
     """
 
     shards: tuple[Shard, ...]
     vocab: Path
     work: Path
     max_values: int = MAX_VALUES
+    earlier: Mapping[str, VocabularyFile] | None = None
 
     def __call__(self, task: tuple[Field, Sequence[int]]) -> VocabularyFile:
         """The vocabulary of one field, unless an earlier try has made it.
@@ -89,47 +94,59 @@ class _Merge:
         self._merger = merger
         self._field = field
         self._offsets = offsets
+        self._earlier = (merger.earlier or {}).get(field.name)
+        self._num_earlier = 0 if self._earlier is None else self._earlier.num_embeddings - 1
         np.save(merger.work / f"offsets-{field.name}.npy", offsets)
 
     @property
     def num_values(self) -> int:
-        """Distinct values of all shards, those of several counted for each."""
-        return int(self._offsets[-1])
+        """Distinct values: the earlier ones, then each shard's."""
+        return self._num_earlier + int(self._offsets[-1])
 
     def in_one(self) -> VocabularyFile:
         """Groups everything at once."""
         grouped, groups = self._grouped([(values, counts) for _, values, counts in self._counted()])
         writer = self._writer()
         id_of_group = np.zeros(len(grouped), np.int32)
-        kept = self._kept(grouped)
-        self._number(kept, writer, id_of_group)
-        self._save(id_of_group[groups])
+        id_of_group[: self._num_earlier] = writer.add(grouped[: self._num_earlier])
+        self._number(self._kept(grouped, np.arange(len(grouped))), writer, id_of_group)
+        self._save(id_of_group[groups[self._num_earlier :]])
         return writer.close()
 
     def in_passes(self) -> VocabularyFile:
         """Groups the values of one share of all hashes after another's."""
         num_passes = -(-self.num_values // self._merger.max_values)
-        groups = self._memmap("groups")
+        groups = self._memmap("groups", self.num_values)
+        earlier_counts = self._memmap("earlier", self._num_earlier)
         kept: list[Path] = []
-        first_group = 0
+        num_groups = self._num_earlier
         for share in range(num_passes):
             taken, where = [], []
-            for shard, values, counts in self._counted():
+            for first, values, counts in self._counted():
                 places = np.flatnonzero((_hashes(values) % np.uint64(num_passes)) == share)
                 taken.append((values.take(pa.array(places)), counts[places]))
-                where.append(self._offsets[shard] + places)
+                where.append(first + places)
             grouped, found = self._grouped(taken)
-            groups[np.concatenate(where)] = found + first_group
-            ordered = self._kept(grouped).with_columns(pl.col("group") + first_group)
+            places = np.concatenate(where)
+            # The first groups are the earlier values, numbered as those are; then come others.
+            earlier = places[places < self._num_earlier]
+            num_new = len(grouped) - len(earlier)
+            numbers = np.concatenate([earlier, np.arange(num_groups, num_groups + num_new)])
+            num_groups += num_new
+            groups[places] = numbers[found]
+            earlier_counts[earlier] = grouped["count"].head(len(earlier)).to_numpy()
             kept.append(self._merger.work / f"kept-{self._field.name}-{share:03d}.arrow")
-            write_batch(_as_batch(ordered), kept[-1])
-            first_group += len(grouped)
+            write_batch(_as_batch(self._kept(grouped, numbers)), kept[-1])
         writer = self._writer()
-        id_of_group = np.zeros(first_group, np.int32)
+        id_of_group = np.zeros(num_groups, np.int32)
+        for piece in self._earlier_pieces():
+            places = piece["id"].to_numpy() - 1
+            counted = piece.with_columns(pl.Series("count", earlier_counts[places]))
+            id_of_group[places] = writer.add(counted)
         for ordered in _merged(kept, at_once=self._merger.max_values):
             self._number(ordered, writer, id_of_group)
         self._save_ids(groups, id_of_group)
-        for path in [*kept, self._memmap_path("groups")]:
+        for path in [*kept, self._memmap_path("groups"), self._memmap_path("earlier")]:
             path.unlink()
         return writer.close()
 
@@ -145,9 +162,17 @@ class _Merge:
         return VocabularyWriter(self._merger.vocab / f"{self._field.name}.parquet")
 
     def _counted(self) -> Iterator[tuple[int, pa.Array, NDArray[np.int64]]]:
-        """Number, distinct values and their counts of each shard."""
+        """Distinct values and their counts, after how many others; the earlier ones come first."""
+        first = 0
+        for piece in self._earlier_pieces():
+            values = pa.array(piece["value"].to_arrow(), pa.large_string())
+            yield first, values, piece["count"].to_numpy()
+            first += len(piece)
         for number, shard in enumerate(self._merger.shards):
-            yield number, *shard.counted(self._field.name)
+            yield first + int(self._offsets[number]), *shard.counted(self._field.name)
+
+    def _earlier_pieces(self) -> Iterator[pl.DataFrame]:
+        return iter(()) if self._earlier is None else self._earlier.pieces()
 
     def _grouped(
         self, taken: list[tuple[Any, NDArray[np.int64]]]
@@ -168,17 +193,19 @@ class _Merge:
         )
         return frame, groups
 
-    def _kept(self, grouped: pl.DataFrame) -> pl.DataFrame:
-        """The groups that get an id, in the order of their ids; ``group`` numbers them."""
-        kept = grouped.with_row_index("group").filter(pl.col("count") >= self._field.min_count)
-        return kept.cast({"group": pl.Int64}).sort(["count", "value"], descending=[True, False])
+    def _kept(self, grouped: pl.DataFrame, numbers: NDArray[np.int64]) -> pl.DataFrame:
+        """The groups that get a new id, in the order of their ids; ``group`` is their number."""
+        kept = grouped.with_columns(pl.Series("group", numbers)).filter(
+            pl.col("group") >= self._num_earlier, pl.col("count") >= self._field.min_count
+        )
+        return kept.sort(["count", "value"], descending=[True, False])
 
     def _memmap_path(self, name: str) -> Path:
         return self._merger.work / f"{name}-{self._field.name}.npy"
 
-    def _memmap(self, name: str) -> NDArray[np.int64]:
+    def _memmap(self, name: str, size: int) -> NDArray[np.int64]:
         made: NDArray[np.int64] = open_memmap(
-            self._memmap_path(name), mode="w+", dtype=np.int64, shape=(self.num_values,)
+            self._memmap_path(name), mode="w+", dtype=np.int64, shape=(size,)
         )
         return made
 
@@ -187,11 +214,12 @@ class _Merge:
 
     def _save_ids(self, groups: NDArray[np.int64], id_of_group: NDArray[np.int32]) -> None:
         ids = open_memmap(
-            self._memmap_path("ids"), mode="w+", dtype=np.int32, shape=(self.num_values,)
+            self._memmap_path("ids"), mode="w+", dtype=np.int32, shape=(int(self._offsets[-1]),)
         )
-        for first in range(0, self.num_values, self._merger.max_values):
+        of_shards = groups[self._num_earlier :]
+        for first in range(0, len(ids), self._merger.max_values):
             piece = slice(first, first + self._merger.max_values)
-            ids[piece] = id_of_group[groups[piece]]
+            ids[piece] = id_of_group[of_shards[piece]]
 
 
 def _as_batch(frame: pl.DataFrame) -> pa.RecordBatch:

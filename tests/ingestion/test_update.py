@@ -1,0 +1,398 @@
+"""Updates: earlier values keep their ids and new ones follow, however the work is done."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys_had.columns import Field
+from recsys_had.data.encode import Encoder
+from recsys_had.data.vocabulary import Vocabulary, VocabularyFile
+from recsys_had.errors import CheckpointError, DataError, SchemaError
+from recsys_had.ingestion.ingest import ingest
+from recsys_had.ingestion.vocabularies import Merger, ids_of
+from recsys_had.schema import DatasetCard, parse_card
+from tests.ingestion.test_vocabularies import SHARDS, TEXTS, staged
+from tests.ingestion.test_workers import digests
+
+HASHED = "{by: content_hash, ratios: {train: 0.8, valid: 0.1, test: 0.1}}"
+STRATIFIED = "{by: stratified_kfold, num_folds: 5}"
+BLOCK_BYTES = 2000
+
+
+def merged(
+    folder: Path,
+    earlier: list[tuple[str, int]],
+    counts: list[dict[str, int]],
+    *,
+    min_count: int = 1,
+    top_k: int | None = None,
+    max_values: int = 1 << 22,
+) -> tuple[list[tuple[str, int, int]], list[list[int]], bytes]:
+    """The vocabulary's rows, the ids of each shard's values, and the file."""
+    work, vocab, before = folder / "work", folder / "vocab", folder / "before.parquet"
+    for path in (work, vocab):
+        path.mkdir(parents=True)
+    values = pl.Series([value for value, _ in earlier], dtype=pl.String)
+    Vocabulary(values, pl.Series([count for _, count in earlier], dtype=pl.Int64)).save(before)
+    known = {"A": VocabularyFile.open(before)}
+    merger = Merger(tuple(staged(work, counts)), vocab, work, max_values, earlier=known)
+    field = Field("A", "A", "value", min_count, top_k=top_k)
+    made = merger((field, [len(held) for held in counts]))
+    assert merger((field, [])) == made
+    left = [path.name.split("-")[0] for path in work.iterdir()]
+    assert not {"kept", "groups", "earlier"} & set(left)
+    assert VocabularyFile.open(made.path) == made
+    ids = [ids_of(work, "A", number).tolist() for number in range(len(counts))]
+    return pl.read_parquet(made.path).rows(), ids, made.path.read_bytes()
+
+
+def test_a_new_value_goes_behind_the_old_ones_whatever_its_count(tmp_path: Path) -> None:
+    # Old: b and a, with 5 and 2 rows; new rows hold a 4 times, c and d 9, e once and f twice.
+    counts = [{"c": 4, "a": 4, "e": 1}, {"d": 9, "c": 5, "f": 2}]
+    rows, ids, _ = merged(tmp_path, [("b", 5), ("a", 2)], counts, min_count=2)
+    assert rows == [("b", 5, 1), ("a", 6, 2), ("c", 9, 3), ("d", 9, 4), ("f", 2, 5)]
+    assert ids == [[3, 2, 0], [4, 3, 5]]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.dictionaries(TEXTS, st.integers(1, 9), max_size=20).map(lambda held: list(held.items())),
+    SHARDS,
+    st.integers(1, 4),
+    st.none() | st.integers(1, 30),
+)
+@pytest.mark.parametrize("max_values", [1 << 22, 1, 3, 10])
+def test_ids_are_those_of_a_count_in_python_however_much_is_held_at_once(
+    tmp_path_factory: pytest.TempPathFactory,
+    max_values: int,
+    earlier: list[tuple[str, int]],
+    counts: list[dict[str, int]],
+    min_count: int,
+    top_k: int | None,
+) -> None:
+    total = Counter[str]()
+    for held in counts:
+        total.update(held)
+    known = dict(earlier)
+    others = [value for value, count in total.items() if value not in known and count >= min_count]
+    ranked = sorted(others, key=lambda value: (-total[value], value.encode()))
+    if top_k is not None:
+        ranked = ranked[: max(0, top_k - len(known))]
+    order = [*known, *ranked]
+    oracle = {value: number for number, value in enumerate(order, start=1)}
+    rows, ids, _ = merged(
+        tmp_path_factory.mktemp("merge"),
+        earlier,
+        counts,
+        min_count=min_count,
+        top_k=top_k,
+        max_values=max_values,
+    )
+    assert rows == [(value, known.get(value, 0) + total[value], oracle[value]) for value in order]
+    assert ids == [[oracle.get(value, 0) for value in held] for held in counts]
+
+
+def test_the_file_is_the_same_in_any_number_of_passes_and_order_of_shards(tmp_path: Path) -> None:
+    generator = np.random.default_rng(3)
+    counts = [
+        {str(value): int(generator.integers(0, 4)) for value in generator.integers(0, 3000, 1500)}
+        for _ in range(6)
+    ]
+    # In no order at all, as an update of an update leaves them.
+    earlier = [(str(value), int(value) % 7 + 1) for value in generator.permutation(5000)[:2000]]
+    whole = merged(tmp_path / "whole", earlier, counts, min_count=2)
+    assert len(whole[0]) > 2500
+    for max_values in (200, 1000, 5000):
+        folder = tmp_path / str(max_values)
+        assert merged(folder, earlier, counts, min_count=2, max_values=max_values) == whole
+    back = merged(tmp_path / "back", earlier, counts[::-1], min_count=2, max_values=700)
+    assert back == (whole[0], whole[1][::-1], whole[2])
+
+
+def test_an_earlier_vocabulary_of_several_row_groups_is_gone_through_piece_by_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys_had.data.vocabulary._ROW_GROUP_ROWS", 100)
+    earlier = [(f"v{value}", 1000 - value) for value in range(450)]
+    counts = [{f"v{value}": 1 for value in range(0, 900, 3)}]
+    whole = merged(tmp_path / "whole", earlier, counts)
+    assert len(list(VocabularyFile.open(tmp_path / "whole" / "before.parquet").pieces())) == 5
+    assert merged(tmp_path / "passes", earlier, counts, max_values=150) == whole
+    assert [row[1] for row in whole[0][:4]] == [1001, 999, 998, 998]
+    assert whole[1] == [[*range(1, 451, 3), *range(451, 601)]]
+
+
+def card(split: str = HASHED, *, top_k: int = 45) -> DatasetCard:
+    return parse_card(
+        f"""
+name: clicks
+format: {{type: csv}}
+columns:
+  click: {{kind: label}}
+  user: {{kind: categorical, min_count: 3}}
+  item: {{kind: categorical, top_k: {top_k}}}
+  page: {{kind: categorical, hash_buckets: 50}}
+  tags: {{kind: multi_categorical}}
+  price: {{kind: float, transform: standardise}}
+  age: {{kind: integer, transform: quantile_bins, num_bins: 4}}
+  stay: {{kind: float, transform: min_max, clip: [0, null]}}
+  visits: {{kind: integer, transform: log_squared_bucket}}
+  user_x_age: {{kind: crossed, of: [user, age]}}
+lookups:
+  items:
+    file: items.csv
+    key: item
+    format: {{type: csv}}
+    columns: {{item: {{kind: id}}, genre: {{kind: categorical}}}}
+split: {split}
+"""
+    )
+
+
+def write_days(folder: Path, *, days: int = 2, rows: int = 600) -> list[Path]:
+    """A file a day, whose values move on from day to day, and the side table."""
+    generator = np.random.default_rng(0)
+    paths = []
+    for day in range(days):
+        lines = ["click,user,item,page,tags,price,age,stay,visits"]
+        for _ in range(rows):
+            user, item = generator.integers(40 * day, 40 * day + 120), generator.integers(0, 60)
+            tags = "|".join(f"t{tag}" for tag in generator.integers(0, 30, generator.integers(4)))
+            age = "" if generator.random() < 0.1 else str(generator.integers(15, 60) + 9 * day)
+            lines.append(
+                f"{generator.integers(0, 2)},u{user},i{item % (30 + 15 * day)},"
+                f"p{generator.integers(0, 99)},{tags},{generator.normal() + day:.6f},{age},"
+                f"{generator.normal() * (1 + day):.4f},{generator.integers(0, 50 + 900 * day)}"
+            )
+        paths.append(folder / f"day-{day}.csv")
+        paths[-1].write_text("\n".join(lines) + "\n")
+    genres = [f"i{item},g{item % 7}" for item in range(45)]
+    (folder / "items.csv").write_text("\n".join(["item,genre", *genres]) + "\n")
+    return paths
+
+
+def encode(
+    split: str, path: Path, out: Path, *, update: Path | None = None, workers: int = 1
+) -> dict[str, dict[str, dict[str, int]]]:
+    return ingest(
+        card(split), [(None, path)], out, update=update, num_workers=workers,
+        block_bytes=BLOCK_BYTES,
+    )  # fmt: skip
+
+
+def rows_of(data: Path, split: str = "*") -> pl.DataFrame:
+    parts = [pl.read_parquet(part) for part in sorted(data.glob(f"{split}/part-*.parquet"))]
+    return pl.concat(parts).sort("row_id")
+
+
+@pytest.mark.parametrize("split", [HASHED, STRATIFIED])
+def test_old_ids_and_numbers_stay_and_counts_are_of_all_training_rows(
+    tmp_path: Path, split: str
+) -> None:
+    first, second = write_days(tmp_path)
+    encode(split, first, tmp_path / "one")
+    untouched = digests(tmp_path / "one")
+    report = encode(split, second, tmp_path / "two", update=tmp_path / "one")
+    assert digests(tmp_path / "one") == untouched
+    old, new = Encoder.load(tmp_path / "one"), Encoder.load(tmp_path / "two")
+    train = rows_of(tmp_path / "two", "train")
+    sizes = (old.num_embeddings, new.num_embeddings)
+    assert set(report["update"]) == set(sizes[0]) - {"page"}
+    for field, told in report["update"].items():
+        assert told == {"kept": sizes[0][field] - 1, "new": sizes[1][field] - sizes[0][field]}
+        before, after = old.counts_of(field), new.counts_of(field)
+        assert after["value"].head(len(before)).to_list() == before["value"].to_list()
+        # A row holds a value of a list once, however often it stands there.
+        ids = train.select("row_id", field)
+        ids = (ids.explode(field).unique() if field == "tags" else ids)[field].to_list()
+        held = Counter(ids)
+        known = dict(before.select("id", "count").rows())
+        assert after["count"].to_list() == [known.get(at, 0) + held[at] for at in after["id"]]
+        behind = [(-count, value.encode()) for value, count, _ in after[len(before) :].rows()]
+        assert behind == sorted(behind)
+    assert report["update"]["user"]["new"] > 10
+    assert report["update"]["user_x_age"]["new"] > 10
+    assert new.counts_of("user")[sizes[0]["user"] - 1 :]["count"].min() >= 3
+    assert report["update"]["age"]["new"] == 0
+    # 30 items of the first day, and room for 15.
+    assert report["update"]["item"] == {"kept": 30, "new": 15}
+    assert (new.scales, new.ranges) == (old.scales, old.ranges)
+    assert new.bins["age"].intervals == old.bins["age"].intervals
+
+
+def test_an_old_value_is_encoded_as_the_old_encoder_does(tmp_path: Path) -> None:
+    first, second = write_days(tmp_path)
+    encode(HASHED, first, tmp_path / "one")
+    encode(HASHED, second, tmp_path / "two", update=tmp_path / "one")
+    frame = pl.read_csv(second, infer_schema=False)
+    old = Encoder.load(tmp_path / "one").encode(frame)
+    new = rows_of(tmp_path / "two")
+    # Row ids count from 0 again: they are places in this command's inputs.
+    assert new["row_id"].to_list() == list(range(len(frame)))
+    more = 0
+    for name in old.columns:
+        before, after = old[name].explode(), new[name].explode()
+        known = before != 0
+        assert after.filter(known).equals(before.filter(known)), name
+        more += int((after != before).sum())
+    assert more > 200, "the rows hold values the old folder did not know"
+
+
+def test_no_room_is_left_where_the_old_values_are_top_k_already(tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text("click,item\n1,a\n0,a\n1,b\n")
+    (tmp_path / "two.csv").write_text("click,item\n1,c\n0,c\n1,c\n")
+    small = parse_card(
+        "name: clicks\nformat: {type: csv}\n"
+        "columns: {click: {kind: label}, item: {kind: categorical, top_k: 2}}\nsplit: {by: given}"
+    )
+    ingest(small, [("train", tmp_path / "one.csv")], tmp_path / "one")
+    report = ingest(
+        small, [("train", tmp_path / "two.csv")], tmp_path / "two", update=tmp_path / "one"
+    )
+    assert report["update"] == {"item": {"kept": 2, "new": 0}}
+    rows = pl.read_parquet(tmp_path / "two" / "vocab" / "item.parquet").rows()
+    assert rows == [("a", 2, 1), ("b", 1, 2)]
+    assert rows_of(tmp_path / "two")["item"].to_list() == [0, 0, 0]
+
+
+def test_the_manifest_tells_of_all_folders_the_ids_came_from(tmp_path: Path) -> None:
+    paths = write_days(tmp_path, days=3)
+    encode(HASHED, paths[0], tmp_path / "0")
+    for day in (1, 2):
+        encode(HASHED, paths[day], tmp_path / str(day), update=tmp_path / str(day - 1))
+    manifests = [
+        json.loads((tmp_path / str(day) / "manifest.json").read_text()) for day in range(3)
+    ]
+    assert "lineage" not in manifests[0]
+    told = [
+        {name: manifest[name] for name in ("vocabulary_digest", "rows_read", "rows", "inputs")}
+        for manifest in manifests
+    ]
+    assert manifests[1]["lineage"] == told[:1]
+    assert manifests[2]["lineage"] == told[:2]
+    assert [each["inputs"][0]["path"] for each in told] == ["day-0.csv", "day-1.csv", "day-2.csv"]
+
+
+def test_the_same_bytes_come_out_with_any_number_of_workers(tmp_path: Path) -> None:
+    first, second = write_days(tmp_path)
+    encode(HASHED, first, tmp_path / "one")
+    for workers in (1, 2):
+        encode(HASHED, second, tmp_path / str(workers), update=tmp_path / "one", workers=workers)
+    assert digests(tmp_path / "1") == digests(tmp_path / "2")
+    assert (tmp_path / "1" / "train" / "part-00005.parquet").exists()
+
+
+def test_a_killed_update_goes_on_and_comes_to_the_same(tmp_path: Path) -> None:
+    first, second = write_days(tmp_path, rows=6000)
+    encode(HASHED, first, tmp_path / "one")
+    encode(HASHED, second, tmp_path / "whole", update=tmp_path / "one")
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from tests.ingestion.test_update import HASHED, encode\n"
+        "one, second, out = map(Path, sys.argv[1:])\n"
+        "encode(HASHED, second, out, update=one)\n"
+    )
+    root = Path(__file__).parents[2]
+    for number, wanted in enumerate(
+        ("shard-000020.arrow", "merged-user.json", "parts-000009.json")
+    ):
+        out = tmp_path / f"out-{number}"
+        words = [sys.executable, "-c", program, tmp_path / "one", second, out]
+        environment = {**os.environ, "PYTHONPATH": f"{os.environ.get('PYTHONPATH', '')}:{root}"}
+        process = subprocess.Popen([str(word) for word in words], env=environment)
+        deadline = time.monotonic() + 60
+        while not (out / ".work" / "state" / wanted).exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=30)
+        assert not (out / "manifest.json").exists()
+        encode(HASHED, second, out, update=tmp_path / "one")
+        assert digests(out) == digests(tmp_path / "whole")
+
+
+def test_unfinished_work_of_another_earlier_folder_is_not_taken_up(tmp_path: Path) -> None:
+    paths = write_days(tmp_path, days=3)
+    for day in (0, 1):
+        encode(HASHED, paths[day], tmp_path / str(day))
+    for day in (0, 1):
+        encode(HASHED, paths[2], tmp_path / f"whole-{day}", update=tmp_path / str(day))
+
+    class Killed(BaseException):
+        pass
+
+    def kill(rows: int) -> None:
+        if (tmp_path / "out" / ".work" / "state" / "merged-user.json").exists():
+            raise Killed
+
+    with pytest.raises(Killed):
+        ingest(
+            card(), [(None, paths[2])], tmp_path / "out", update=tmp_path / "0", num_workers=1,
+            block_bytes=BLOCK_BYTES, on_rows=kill,
+        )  # fmt: skip
+    assert (tmp_path / "out" / ".work").is_dir()
+    encode(HASHED, paths[2], tmp_path / "out", update=tmp_path / "1")
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole-1")
+    assert digests(tmp_path / "out") != digests(tmp_path / "whole-0")
+
+
+def test_another_card_is_refused(tmp_path: Path) -> None:
+    first, second = write_days(tmp_path)
+    encode(HASHED, first, tmp_path / "one")
+    other = card(top_k=46)
+    with pytest.raises(SchemaError) as error:
+        ingest(other, [(None, second)], tmp_path / "two", update=tmp_path / "one")
+    assert str(error.value) == (
+        f"{tmp_path / 'one'}: was made with another card ('clicks', digest {card().digest[:12]}; "
+        f"'clicks' has {other.digest[:12]}), and ids go on under one card only. Give the same "
+        "card, or leave --update out."
+    )
+    assert not (tmp_path / "two").exists()
+
+
+@pytest.mark.parametrize("inside", [".", "deep/one"])
+def test_the_earlier_folder_is_never_written_over(tmp_path: Path, inside: str) -> None:
+    first, second = write_days(tmp_path)
+    earlier = tmp_path / "out" / inside
+    encode(HASHED, first, earlier)
+    before = digests(tmp_path / "out")
+    with pytest.raises(DataError, match="--out must not hold the folder of --update, which runs"):
+        ingest(card(), [(None, second)], tmp_path / "out", update=earlier, overwrite=True)
+    assert digests(tmp_path / "out") == before
+
+
+def test_a_damaged_or_missing_earlier_folder_is_refused(tmp_path: Path) -> None:
+    first, second = write_days(tmp_path)
+    encode(HASHED, first, tmp_path / "one")
+    path = tmp_path / "one" / "vocab" / "user.parquet"
+    frame = pl.read_parquet(path)
+
+    def refused(told: str) -> None:
+        with pytest.raises(CheckpointError, match=told):
+            encode(HASHED, second, tmp_path / "two", update=tmp_path / "one")
+        assert not (tmp_path / "two").exists()
+
+    frame.with_columns(pl.col("value").reverse()).write_parquet(path)
+    refused(r"one: was changed after it was written: vocab/user\.parquet\. Restore it or ingest")
+    frame[1:].write_parquet(path)
+    refused(r"vocab/user\.parquet: its ids must count from 1\.")
+    path.write_bytes(b"PAR1")
+    refused(r"vocab/user\.parquet: cannot be read: ")
+    path.unlink()
+    refused(r"vocab/user\.parquet: cannot be read: ")
+    shutil.rmtree(tmp_path / "one")
+    with pytest.raises(DataError, match=r"one: is not a data folder: manifest\.json is missing"):
+        encode(HASHED, second, tmp_path / "two", update=tmp_path / "one")
