@@ -13,7 +13,6 @@ groups: they keep their ids and gain what the shards have counted; only other gr
 
 import json
 import os
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +26,11 @@ from numpy.typing import NDArray
 
 from recsys_had.columns import Field
 from recsys_had.data.vocabulary import VocabularyFile, VocabularyWriter
-from recsys_had.ingestion.stage import Shard, read_batch, write_batch
+from recsys_had.ingestion.sorted_runs import SortedRuns, in_order
+from recsys_had.ingestion.stage import Shard
 
 # Distinct values of shards that are grouped together in memory.
-MAX_VALUES = 1 << 22
-_SAMPLE_EVERY = 1 << 14
+MAX_VALUES = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,8 @@ class _Merge:
         writer = self._writer()
         id_of_group = np.zeros(len(grouped), np.int32)
         id_of_group[: self._num_earlier] = writer.add(grouped[: self._num_earlier])
-        self._number(self._kept(grouped, np.arange(len(grouped))), writer, id_of_group)
+        kept = self._kept(grouped, np.arange(len(grouped)))
+        self._number(in_order(kept), writer, id_of_group)
         self._save(id_of_group[groups[self._num_earlier :]])
         return writer.close()
 
@@ -118,7 +118,7 @@ class _Merge:
         num_passes = -(-self.num_values // self._merger.max_values)
         groups = self._memmap("groups", self.num_values)
         earlier_counts = self._memmap("earlier", self._num_earlier)
-        kept: list[Path] = []
+        kept = SortedRuns(self._merger.work, self._field.name, at_once=self._merger.max_values)
         num_groups = self._num_earlier
         for share in range(num_passes):
             taken, where = [], []
@@ -135,19 +135,18 @@ class _Merge:
             num_groups += num_new
             groups[places] = numbers[found]
             earlier_counts[earlier] = grouped["count"].head(len(earlier)).to_numpy()
-            kept.append(self._merger.work / f"kept-{self._field.name}-{share:03d}.arrow")
-            write_batch(_as_batch(self._kept(grouped, numbers)), kept[-1])
+            kept.add(self._kept(grouped, numbers))
         writer = self._writer()
         id_of_group = np.zeros(num_groups, np.int32)
         for piece in self._earlier_pieces():
             places = piece["id"].to_numpy() - 1
             counted = piece.with_columns(pl.Series("count", earlier_counts[places]))
             id_of_group[places] = writer.add(counted)
-        for ordered in _merged(kept, at_once=self._merger.max_values):
+        for ordered in kept.merged():
             self._number(ordered, writer, id_of_group)
         self._save_ids(groups, id_of_group)
-        for path in [*kept, self._memmap_path("groups"), self._memmap_path("earlier")]:
-            path.unlink()
+        for name in ("groups", "earlier"):
+            self._memmap_path(name).unlink()
         return writer.close()
 
     def _number(
@@ -194,18 +193,19 @@ class _Merge:
         return frame, groups
 
     def _kept(self, grouped: pl.DataFrame, numbers: NDArray[np.int64]) -> pl.DataFrame:
-        """The groups that get a new id, in the order of their ids; ``group`` is their number."""
-        kept = grouped.with_columns(pl.Series("group", numbers)).filter(
+        """The groups that get a new id; ``group`` is their number."""
+        return grouped.with_columns(pl.Series("group", numbers)).filter(
             pl.col("group") >= self._num_earlier, pl.col("count") >= self._field.min_count
         )
-        return kept.sort(["count", "value"], descending=[True, False])
 
     def _memmap_path(self, name: str) -> Path:
         return self._merger.work / f"{name}-{self._field.name}.npy"
 
     def _memmap(self, name: str, size: int) -> NDArray[np.int64]:
+        # Half the memory, where that will do.
+        kind = np.int32 if self.num_values < 2**31 and name == "groups" else np.int64
         made: NDArray[np.int64] = open_memmap(
-            self._memmap_path(name), mode="w+", dtype=np.int64, shape=(size,)
+            self._memmap_path(name), mode="w+", dtype=kind, shape=(size,)
         )
         return made
 
@@ -222,16 +222,6 @@ class _Merge:
             ids[piece] = id_of_group[of_shards[piece]]
 
 
-def _as_batch(frame: pl.DataFrame) -> pa.RecordBatch:
-    """The groups of a share as they are kept on the disk."""
-    columns = {
-        "group": frame["group"].to_numpy(),
-        "count": frame["count"].to_numpy(),
-        "value": pa.array(frame["value"].to_arrow(), pa.large_string()),
-    }
-    return pa.RecordBatch.from_pydict(columns)
-
-
 def _no_groups() -> pl.DataFrame:
     return pl.DataFrame(schema={"value": pl.String, "count": pl.Int64})
 
@@ -239,42 +229,3 @@ def _no_groups() -> pl.DataFrame:
 def _hashes(values: Any) -> NDArray[np.uint64]:
     """Some number of each value; which one changes nothing but how values are shared out."""
     return pl.Series(pl.from_arrow(values)).hash(seed=0).to_numpy()
-
-
-def _merged(paths: Sequence[Path], *, at_once: int) -> Iterator[pl.DataFrame]:
-    """Sorted batches merged into one order, about ``at_once`` rows of it after another."""
-    batches = [read_batch(path) for path in paths]
-    begins = [0] * len(batches)
-    for limit in [*_limits(batches, at_once=at_once), None]:
-        ends = [batch.num_rows if limit is None else _place(batch, *limit) for batch in batches]
-        pieces = [
-            batch.slice(begin, end - begin)
-            for batch, begin, end in zip(batches, begins, ends, strict=True)
-        ]
-        frame = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(pieces)))
-        yield frame.cast({"value": pl.String}).sort(["count", "value"], descending=[True, False])
-        begins = ends
-
-
-def _limits(batches: list[pa.RecordBatch], *, at_once: int) -> list[tuple[int, str]]:
-    """Counts and values that cut the merged order into pieces of about so many rows."""
-    every = max(1, min(_SAMPLE_EVERY, at_once // 4))
-    taken = [
-        batch.select(["count", "value"]).take(pa.array(np.arange(0, batch.num_rows, every)))
-        for batch in batches
-    ]
-    sample = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(taken)))
-    ordered = sample.cast({"value": pl.String}).sort(["count", "value"], descending=[True, False])
-    step = max(1, at_once // every)
-    return ordered.gather_every(step, offset=step).rows()
-
-
-def _place(batch: pa.RecordBatch, count: int, value: str) -> int:
-    """Where in a sorted batch a row of that count and value would stand."""
-    counts = -batch.column("count").to_numpy()
-    first, last = (int(np.searchsorted(counts, -count, side)) for side in ("left", "right"))
-    values = batch.column("value")
-    wanted = value.encode()
-    return first + bisect_left(
-        range(first, last), wanted, key=lambda row: values[row].as_py().encode()
-    )

@@ -46,7 +46,9 @@ def merged(
     made = merger((field, [len(held) for held in counts]))
     # Asked again, as after a kill, it is taken from the disk.
     assert merger((field, [])) == made
-    assert not [path for path in work.iterdir() if path.name.startswith(("kept", "groups"))]
+    assert not [
+        path for path in work.iterdir() if path.name.startswith(("run-", "groups", "earlier"))
+    ]
     rows = pl.read_parquet(made.path).rows()
     assert made.num_embeddings == len(rows) + 1
     ids = [ids_of(work, "A", number).tolist() for number in range(len(counts))]
@@ -74,7 +76,11 @@ def test_ids_are_those_of_a_count_in_python_however_much_is_held_at_once(
     assert ids == [[oracle.get(value, 0) for value in held] for held in counts]
 
 
-def test_the_file_is_the_same_in_any_number_of_passes_and_order_of_shards(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch_rows", [1 << 16, 7])
+def test_the_file_is_the_same_in_any_number_of_passes_and_order_of_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_rows: int
+) -> None:
+    monkeypatch.setattr("recsys_had.ingestion.sorted_runs._BATCH_ROWS", batch_rows)
     generator = np.random.default_rng(3)
     counts = [
         {str(value): int(generator.integers(0, 4)) for value in generator.integers(0, 3000, 1500)}
