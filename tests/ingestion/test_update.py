@@ -250,6 +250,22 @@ def test_an_old_value_is_encoded_as_the_old_encoder_does(tmp_path: Path) -> None
     assert more > 200, "the rows hold values the old folder did not know"
 
 
+def test_the_same_rows_once_more_are_encoded_the_same(tmp_path: Path) -> None:
+    first, _ = write_days(tmp_path)
+    encode(HASHED, first, tmp_path / "one")
+    report = encode(HASHED, first, tmp_path / "two", update=tmp_path / "one")
+    assert {each["new"] for each in report["update"].values()} == {0}
+    one, two = digests(tmp_path / "one"), digests(tmp_path / "two")
+    assert len(one) > 20 and set(one) == set(two)
+    for name in one:
+        if not name.startswith(("vocab/", "manifest", "dense")):
+            assert two[name] == one[name], name
+    old, new = Encoder.load(tmp_path / "one"), Encoder.load(tmp_path / "two")
+    for field in report["update"]:
+        doubled = old.counts_of(field).with_columns(pl.col("count") * 2)
+        assert new.counts_of(field).equals(doubled), field
+
+
 def test_no_room_is_left_where_the_old_values_are_top_k_already(tmp_path: Path) -> None:
     (tmp_path / "one.csv").write_text("click,item\n1,a\n0,a\n1,b\n")
     (tmp_path / "two.csv").write_text("click,item\n1,c\n0,c\n1,c\n")
@@ -385,6 +401,15 @@ def test_a_damaged_or_missing_earlier_folder_is_refused(tmp_path: Path) -> None:
             encode(HASHED, second, tmp_path / "two", update=tmp_path / "one")
         assert not (tmp_path / "two").exists()
 
+    # An encoder that is whole, but not the one of these rows.
+    encode(HASHED, second, tmp_path / "other")
+    shutil.copytree(tmp_path / "one", tmp_path / "kept")
+    for name in ("vocab", "lookups"):
+        shutil.copytree(tmp_path / "other" / name, tmp_path / "one" / name, dirs_exist_ok=True)
+    shutil.copy(tmp_path / "other" / "dense.json", tmp_path / "one")
+    refused("one: its vocabularies are not those its rows were encoded with")
+    shutil.rmtree(tmp_path / "one")
+    (tmp_path / "kept").rename(tmp_path / "one")
     frame.with_columns(pl.col("value").reverse()).write_parquet(path)
     refused(r"one: was changed after it was written: vocab/user\.parquet\. Restore it or ingest")
     frame[1:].write_parquet(path)
