@@ -95,7 +95,7 @@ class DataFolder:
     def counted_rows(self) -> int:
         """Training rows its vocabularies count: its own, and those of its lineage."""
         lineage = self.manifest.get("lineage", [])
-        return self.rows("train") + sum(each["rows"].get("train", 0) for each in lineage)
+        return self.rows("train") + sum(int(each["rows"].get("train", 0)) for each in lineage)
 
     def labels(self, split: str) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The labels of a split, in row order."""
