@@ -22,7 +22,7 @@ from recsys_had.data.vocabulary import Vocabulary, VocabularyFile
 from recsys_had.errors import CheckpointError, DataError, SchemaError
 from recsys_had.ingestion.ingest import ingest
 from recsys_had.ingestion.vocabularies import Merger, ids_of
-from recsys_had.schema import DatasetCard, parse_card
+from recsys_had.schema import DatasetCard, load_card, parse_card
 from tests.ingestion.test_vocabularies import SHARDS, TEXTS, staged
 from tests.ingestion.test_workers import digests
 
@@ -250,6 +250,58 @@ def test_an_old_value_is_encoded_as_the_old_encoder_does(tmp_path: Path) -> None
     assert more > 200, "the rows hold values the old folder did not know"
 
 
+def test_the_same_rows_once_more_are_encoded_the_same(tmp_path: Path) -> None:
+    first, _ = write_days(tmp_path)
+    encode(HASHED, first, tmp_path / "one")
+    report = encode(HASHED, first, tmp_path / "two", update=tmp_path / "one")
+    assert {each["new"] for each in report["update"].values()} == {0}
+    one, two = digests(tmp_path / "one"), digests(tmp_path / "two")
+    assert len(one) > 20 and set(one) == set(two)
+    for name in one:
+        if not name.startswith(("vocab/", "manifest", "dense")):
+            assert two[name] == one[name], name
+    old, new = Encoder.load(tmp_path / "one"), Encoder.load(tmp_path / "two")
+    for field in report["update"]:
+        doubled = old.counts_of(field).with_columns(pl.col("count") * 2)
+        assert new.counts_of(field).equals(doubled), field
+
+
+@pytest.mark.parametrize("name", ["criteo", "criteo_x4"])
+def test_real_rows_get_the_ids_of_a_count_in_python(
+    samples: Path, tmp_path: Path, name: str
+) -> None:
+    lines = (samples / "criteo" / "train_head_8000.tsv").read_bytes().splitlines(keepends=True)
+    known = load_card(name)
+    for day, part in enumerate((lines[:4000], lines[4000:])):
+        (tmp_path / f"{day}.tsv").write_bytes(b"".join(part))
+        update = tmp_path / "data-0" if day else None
+        ingest(known, [(None, tmp_path / f"{day}.tsv")], tmp_path / f"data-{day}", update=update)
+    old, new = Encoder.load(tmp_path / "data-0"), Encoder.load(tmp_path / "data-1")
+    train = rows_of(tmp_path / "data-1", "train")
+    cells = [lines[4000 + row].rstrip(b"\n").decode().split("\t") for row in train["row_id"]]
+    fields = [field for field in known.fields if field.source == "value"]
+    assert len(fields) == 26
+    for field in fields:
+        column = known.all_columns[field.column]
+        at = list(known.all_columns).index(field.column)
+        values = [row[at] or getattr(column, "missing", None) for row in cells]
+        total = Counter(value for value in values if value is not None)
+        before = dict(old.counts_of(field.name).select("value", "count").rows())
+        behind = [
+            value
+            for value, count in total.items()
+            if value not in before and count >= field.min_count
+        ]
+        order = [*before, *sorted(behind, key=lambda value: (-total[value], value.encode()))]
+        ids = {value: number for number, value in enumerate(order, start=1)}
+        assert new.counts_of(field.name).rows() == [
+            (value, before.get(value, 0) + total[value], ids[value]) for value in order
+        ]
+        assert train[field.name].to_list() == [
+            0 if value is None else ids.get(value, 0) for value in values
+        ]
+
+
 def test_no_room_is_left_where_the_old_values_are_top_k_already(tmp_path: Path) -> None:
     (tmp_path / "one.csv").write_text("click,item\n1,a\n0,a\n1,b\n")
     (tmp_path / "two.csv").write_text("click,item\n1,c\n0,c\n1,c\n")
@@ -385,6 +437,15 @@ def test_a_damaged_or_missing_earlier_folder_is_refused(tmp_path: Path) -> None:
             encode(HASHED, second, tmp_path / "two", update=tmp_path / "one")
         assert not (tmp_path / "two").exists()
 
+    # An encoder that is whole, but not the one of these rows.
+    encode(HASHED, second, tmp_path / "other")
+    shutil.copytree(tmp_path / "one", tmp_path / "kept")
+    for name in ("vocab", "lookups"):
+        shutil.copytree(tmp_path / "other" / name, tmp_path / "one" / name, dirs_exist_ok=True)
+    shutil.copy(tmp_path / "other" / "dense.json", tmp_path / "one")
+    refused("one: its vocabularies are not those its rows were encoded with")
+    shutil.rmtree(tmp_path / "one")
+    (tmp_path / "kept").rename(tmp_path / "one")
     frame.with_columns(pl.col("value").reverse()).write_parquet(path)
     refused(r"one: was changed after it was written: vocab/user\.parquet\. Restore it or ingest")
     frame[1:].write_parquet(path)
