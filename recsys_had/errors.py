@@ -37,6 +37,10 @@ class DataError(RecsysHadError):
     """Raw rows, an encoded data folder or an output folder are not usable."""
 
 
+class WorkerLostError(DataError):
+    """A process that did a part of the work was killed; what is finished is kept."""
+
+
 class DivergenceError(DataError):
     """A training's loss is no longer a finite number."""
 

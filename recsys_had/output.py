@@ -1,8 +1,8 @@
 """Output folders: work in progress stays apart, a finished result appears at once.
 
 Work lives in ``OUT/.work``. What is finished is moved to ``OUT`` with the marker file last, so
-a folder with a marker is whole. A user's mistake removes the work; a kill keeps it, to be
-taken up again. Where the work holds a checkpoint, hours of somebody's time, nothing but
+a folder with a marker is whole. A user's mistake removes the work; a kill, of a worker too, keeps
+it, to be taken up again. Where the work holds a checkpoint, hours of somebody's time, nothing but
 ``overwrite`` removes it.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from recsys_had.errors import DataError, RecsysHadError
+from recsys_had.errors import DataError, RecsysHadError, WorkerLostError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -138,7 +138,8 @@ class OutputFolder:
         full = is_disk_full(error)
         kept = self._checkpoint is not None and self._is_worth_keeping()
         useless = self._checkpoint is not None and not kept
-        if full or useless or isinstance(error, RecsysHadError):
+        mistake = isinstance(error, RecsysHadError) and not isinstance(error, WorkerLostError)
+        if full or useless or mistake:
             if kept:
                 shutil.rmtree(self.stage, ignore_errors=True)
             else:
