@@ -41,6 +41,10 @@ class StoreError(DataError):
     """An object store refuses or does not answer; the same command may succeed later."""
 
 
+class WorkerLostError(DataError):
+    """A process that did a part of the work was killed; what is finished is kept."""
+
+
 class DivergenceError(DataError):
     """A training's loss is no longer a finite number."""
 

@@ -1,8 +1,8 @@
 """Output folders: work in progress stays apart, a finished result appears at once.
 
 Work lives in ``OUT/.work``. What is finished is moved to ``OUT`` with the marker file last, so
-a folder with a marker is whole. A user's mistake removes the work; a kill keeps it, to be
-taken up again. Where the work holds a checkpoint, hours of somebody's time, nothing but
+a folder with a marker is whole. A user's mistake removes the work; a kill, of a worker too, keeps
+it, to be taken up again. Where the work holds a checkpoint, hours of somebody's time, nothing but
 ``overwrite`` removes it.
 
 Of a folder in an object store the work lives on this machine, in the folder for temporary files,
@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from recsys_had.errors import DataError, RecsysHadError, StoreError
+from recsys_had.errors import DataError, RecsysHadError, StoreError, WorkerLostError
 from recsys_had.storage import AnyPath
 from recsys_had.store_path import StorePath
 
@@ -165,8 +165,9 @@ class OutputFolder:
         full = is_disk_full(error)
         kept = self._checkpoint is not None and self._is_worth_keeping()
         useless = self._checkpoint is not None and not kept
-        # A store that does not answer now may do so when the command is given again.
-        mistaken = isinstance(error, RecsysHadError) and not isinstance(error, StoreError)
+        # A store that does not answer, or memory, may be there when the command is given again.
+        passing = isinstance(error, StoreError | WorkerLostError)
+        mistaken = isinstance(error, RecsysHadError) and not passing
         if full or useless or mistaken:
             if kept:
                 shutil.rmtree(self.stage, ignore_errors=True)

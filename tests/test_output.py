@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys_had.errors import DataError
+from recsys_had.errors import DataError, WorkerLostError
 from recsys_had.output import OutputFolder
 
 
@@ -62,6 +62,16 @@ def test_an_interruption_keeps_the_work_and_the_same_settings_take_it_up(tmp_pat
     with OutputFolder(out, marker="m", fingerprint={"inputs": "b"}, resume=True) as folder:
         assert not folder.resumed
         assert not (folder.work / "half").exists()
+
+
+def test_a_worker_that_was_killed_costs_no_work(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(WorkerLostError):
+        with OutputFolder(out, marker="m") as folder:
+            (folder.work / "half").write_text("half")
+            raise WorkerLostError("a worker process was killed.")
+    with OutputFolder(out, marker="m", resume=True) as folder:
+        assert (folder.work / "half").read_text() == "half"
 
 
 def test_unfinished_work_worth_keeping_is_not_dropped_unasked(tmp_path: Path) -> None:

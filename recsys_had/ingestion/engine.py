@@ -11,24 +11,25 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
-from recsys_had.errors import ConfigError, DataError
+from recsys_had.errors import ConfigError, WorkerLostError
 
 Task = TypeVar("Task")
 Found = TypeVar("Found")
 
 # Threads of a worker's libraries: the workers themselves are as many as the cores.
-_ONE_THREAD = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+ONE_THREAD = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class Engine(Protocol):
@@ -45,24 +46,28 @@ class Engine(Protocol):
 
 
 @contextmanager
-def open_engine(name: str, *, num_workers: int) -> Iterator[Engine]:
+def open_engine(
+    name: str, *, num_workers: int | None = None, folder: Path | None = None
+) -> Iterator[Engine]:
     """Opens an engine and ends its processes afterwards.
 
     Args:
         name: ``local`` or ``ray``.
-        num_workers: processes.
+        num_workers: processes; None: one a core of this machine, or of the Ray cluster.
+        folder: one that all machines of a Ray cluster must see.
 
     Raises:
-        ConfigError: Ray is not installed.
+        ConfigError: Ray is not installed, or its cluster cannot be used.
     """
     if name == "ray":
-        with _open_ray(num_workers) as cluster:
+        with _open_ray(num_workers, folder) as cluster:
             yield cluster
         return
+    num_workers = num_workers or available_cores()
     if num_workers == 1:
         yield InProcess()
         return
-    with _single_threaded():
+    with environment(ONE_THREAD):
         pool = ProcessPool(num_workers)
         try:
             yield pool
@@ -93,7 +98,7 @@ class InProcess:
 
 
 @dataclass(frozen=True)
-class _Measured:
+class Measured:
     """A result, and how much memory the process that found it has held."""
 
     found: Any
@@ -101,23 +106,26 @@ class _Measured:
     peak_rss_bytes: int
 
 
-def _measured(function: Callable[[Task], Found], task: Task) -> _Measured:
+def measured(function: Callable[[Task], Found], task: Task) -> Measured:
+    """Runs a task in this process."""
     found = function(task)
-    return _Measured(found, f"{os.uname().nodename}:{os.getpid()}", own_peak_rss_bytes())
+    return Measured(found, f"{os.uname().nodename}:{os.getpid()}", own_peak_rss_bytes())
 
 
-class _Meter:
+class Meter:
     """Adds up the memory of several processes."""
 
     def __init__(self) -> None:
         self._peaks: dict[str, int] = {}
 
-    def take(self, measured: _Measured) -> Any:
+    def take(self, measured: Measured) -> Any:
+        """Notes the memory; what was found."""
         self._peaks[measured.process] = measured.peak_rss_bytes
         return measured.found
 
     @property
     def peak_rss_bytes(self) -> int:
+        """That of this process and of all others."""
         return own_peak_rss_bytes() + sum(self._peaks.values())
 
 
@@ -130,7 +138,7 @@ class ProcessPool:
 
     def __init__(self, num_workers: int) -> None:
         self._num_workers = num_workers
-        self._meter = _Meter()
+        self._meter = Meter()
         # A forked copy of a process with threads may wait for a lock that nobody will open.
         self._pool = ProcessPoolExecutor(
             num_workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker
@@ -140,20 +148,20 @@ class ProcessPool:
         """See :class:`Engine`.
 
         Raises:
-            DataError: a process was killed.
+            WorkerLostError: a process was killed.
         """
-        waiting: deque[Future[_Measured]] = deque()
+        waiting: deque[Future[Measured]] = deque()
         rest = iter(tasks)
         try:
             for task in rest:
-                waiting.append(self._pool.submit(_measured, function, task))
+                waiting.append(self._pool.submit(measured, function, task))
                 del task
                 if len(waiting) > self._num_workers:
                     yield self._meter.take(waiting.popleft().result())
             while waiting:
                 yield self._meter.take(waiting.popleft().result())
         except BrokenProcessPool as cause:
-            raise DataError(
+            raise WorkerLostError(
                 "a worker process was killed, by the system where memory ran out. Lower --workers, "
                 "and run the same command again: it goes on where it was."
             ) from cause
@@ -183,10 +191,10 @@ def _begin_worker() -> None:
 
 
 @contextmanager
-def _single_threaded() -> Iterator[None]:
-    """Processes begun meanwhile find their libraries told to use one thread."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(_ONE_THREAD)
+def environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Processes begun meanwhile find these variables."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:
@@ -198,7 +206,7 @@ def _single_threaded() -> Iterator[None]:
 
 
 @contextmanager
-def _open_ray(num_workers: int) -> Iterator[Engine]:
+def _open_ray(num_workers: int | None, folder: Path | None) -> Iterator[Engine]:
     if find_spec("ray") is None:
         raise ConfigError(
             "--engine ray: Ray is not installed. Run `pip install 'recsys_had[ray]'`, or leave the "
@@ -206,7 +214,7 @@ def _open_ray(num_workers: int) -> Iterator[Engine]:
         )
     from recsys_had.ingestion.ray_engine import RayTasks
 
-    with RayTasks.open(num_workers) as tasks:
+    with RayTasks.open(num_workers, folder=folder) as tasks:
         yield tasks
 
 

@@ -80,7 +80,8 @@ def ingest(
         overwrite: replace the data folder that ``out`` holds.
         engine: ``local``, or ``ray`` for the machines of a cluster, which must all see the files
             and ``out`` at the same paths.
-        num_workers: processes; by default one a core, or fewer where there are fewer shards.
+        num_workers: processes; by default one a core, or fewer where there are fewer shards; with
+            ``ray`` as many as its cluster has cores.
         on_error: what a row that is not as the card says does: ``stop``, or ``reject``: it is left
             out and told, with file, line and reason, in ``rejects.parquet``.
         block_bytes: decompressed bytes of a shard; parts are cut by it.
@@ -98,6 +99,7 @@ def ingest(
         DataError: an input, a row or the output folder is not usable, or no row trains.
         SchemaError: the earlier folder was made with another card.
         CheckpointError: the earlier folder is damaged.
+        ConfigError: Ray is not installed, or its cluster cannot be used.
 
     >>> import tempfile
     >>> from recsys_had.schema import parse_card
@@ -133,14 +135,13 @@ def ingest(
         "versions": library_versions(),
         **lineage,
     }
-    num_workers = num_workers or _fitting_workers(source, block_bytes)
+    if engine == "local":
+        num_workers = num_workers or _fitting_workers(source, block_bytes)
     with (
         OutputFolder(
             out, marker="manifest.json", overwrite=overwrite, resume=True, fingerprint=fingerprint
         ) as folder,
-        open_engine(
-            engine, num_workers=num_workers or _fitting_workers(source, block_bytes)
-        ) as workers,
+        open_engine(engine, num_workers=num_workers, folder=folder.work) as workers,
     ):
         _drop_unfinished(folder)
         side_tables = save_side_tables(lookups, folder.work)
