@@ -29,6 +29,10 @@ class ConfigError(RecsysHadError):
     """An experiment, an option or the installation is not usable."""
 
 
+class EngineError(ConfigError):
+    """What is to do the work cannot; nothing is wrong with the work."""
+
+
 class SchemaError(RecsysHadError):
     """A dataset card is not usable, or does not belong to the data it is used with."""
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from recsys_had.errors import DataError, RecsysHadError, StoreError, WorkerLostError
+from recsys_had.errors import DataError, EngineError, RecsysHadError, StoreError, WorkerLostError
 from recsys_had.storage import AnyPath
 from recsys_had.store_path import StorePath
 
@@ -165,8 +165,8 @@ class OutputFolder:
         full = is_disk_full(error)
         kept = self._checkpoint is not None and self._is_worth_keeping()
         useless = self._checkpoint is not None and not kept
-        # A store that does not answer, or memory, may be there when the command is given again.
-        passing = isinstance(error, StoreError | WorkerLostError)
+        # A store that does not answer, memory or a cluster may be there the next time.
+        passing = isinstance(error, StoreError | WorkerLostError | EngineError)
         mistaken = isinstance(error, RecsysHadError) and not passing
         if full or useless or mistaken:
             if kept:
@@ -220,8 +220,17 @@ class OutputFolder:
     def _drop_work(self) -> None:
         if isinstance(self._claim, StorePath):
             self._claim.remove_tree()
-        if self._root.exists():
-            shutil.rmtree(self._root)
+        if not self._root.exists():
+            return
+        # Its fingerprint, by which it is known as ours, goes last, and first fits nothing any more:
+        # what a kill leaves of it is not taken up.
+        note = self._root / _FINGERPRINT
+        if note.exists():
+            note.write_text('{"dropped": true}')
+        for entry in self._root.iterdir():
+            if entry != note:
+                _remove(entry)
+        shutil.rmtree(self._root)
 
 
 class OutputFile:

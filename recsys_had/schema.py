@@ -140,6 +140,8 @@ class NegativeSampling(CardPart):
 
 
 # Columns every encoded shard has beside its fields.
+# A file's name holds 255 on most disks.
+_MAX_NAME_BYTES = 200
 _RESERVED = ("label", "row_id", "weight")
 _RESERVED_IN_WORDS = "label, row_id or weight"
 # Options of columns that came after the first cards; None is their default.
@@ -214,6 +216,12 @@ class DatasetCard(CardPart):
                 raise ValueError(f"a column's name must not {told}; got '{name}'. Rename it.")
             if name == "*" or (name.startswith("^") and name.endswith("$")):
                 raise ValueError(f"a column's name must not be a pattern; got '{name}'. Rename it.")
+        long = [name for name in names if len(name.encode()) > _MAX_NAME_BYTES]
+        if long:
+            raise ValueError(
+                f"field names must have {_MAX_NAME_BYTES} bytes at most, for files are named after "
+                f"them; got {long[0][:20]}... with {len(long[0].encode())}."
+            )
         taken = [name for name in names if name in _RESERVED]
         if taken:
             raise ValueError(

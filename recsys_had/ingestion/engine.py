@@ -23,7 +23,7 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
-from recsys_had.errors import ConfigError, WorkerLostError
+from recsys_had.errors import EngineError, WorkerLostError
 
 Task = TypeVar("Task")
 Found = TypeVar("Found")
@@ -57,7 +57,7 @@ def open_engine(
         folder: one that all machines of a Ray cluster must see.
 
     Raises:
-        ConfigError: Ray is not installed, or its cluster cannot be used.
+        EngineError: Ray is not installed, or its cluster cannot be used.
     """
     if name == "ray":
         with _open_ray(num_workers, folder) as cluster:
@@ -208,7 +208,7 @@ def environment(settings: Mapping[str, str]) -> Iterator[None]:
 @contextmanager
 def _open_ray(num_workers: int | None, folder: Path | None) -> Iterator[Engine]:
     if find_spec("ray") is None:
-        raise ConfigError(
+        raise EngineError(
             "--engine ray: Ray is not installed. Run `pip install 'recsys_had[ray]'`, or leave the "
             "option out."
         )

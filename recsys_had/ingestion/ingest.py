@@ -12,6 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,7 +100,7 @@ def ingest(
         DataError: an input, a row or the output folder is not usable, or no row trains.
         SchemaError: the earlier folder was made with another card.
         CheckpointError: the earlier folder is damaged.
-        ConfigError: Ray is not installed, or its cluster cannot be used.
+        EngineError: Ray is not installed, or its cluster cannot be used.
 
     >>> import tempfile
     >>> from recsys_had.schema import parse_card
@@ -200,10 +201,12 @@ class _AllStaged:
     Args:
         shards: in the order of their rows.
         splits: split of every row that was kept, where it was not known shard by shard.
+        statistics: of all training rows, where they were counted.
     """
 
-    def __init__(self, shards: list[Staged], splits: Splits | None) -> None:
+    def __init__(self, shards: list[Staged], splits: Splits | None, statistics: Statistics) -> None:
         self.shards = shards
+        self.statistics = statistics
         self._splits = splits
         self._ends = np.cumsum([staged.num_kept for staged in shards])
 
@@ -237,14 +240,6 @@ class _AllStaged:
     def num_distinct(self, field: str) -> list[int]:
         """Distinct values of a field in each shard."""
         return [(staged.num_distinct or {})[field] for staged in self.shards]
-
-    def statistics(self, card: DatasetCard) -> Statistics:
-        """Those of all training rows."""
-        total = Statistics(card)
-        for staged in self.shards:
-            assert staged.statistics is not None, "every shard was counted"
-            total.merge(staged.statistics)
-        return total
 
 
 def _given_splits(
@@ -301,11 +296,12 @@ def _stage(
         DataError: the problems of all shards together, or there is nothing to train on.
     """
     problems = Problems()
+    total = Statistics(stager.card)
     shards = []
     for staged in workers.map(stager, enumerate(source.blocks(block_bytes))):
         if staged.problems is not None:
             problems.add_error(staged.problems)
-        shards.append(staged)
+        shards.append(_added(staged, total))
         on_rows(staged.num_rows)
     problems.raise_any()
     if not shards:
@@ -320,16 +316,23 @@ def _stage(
     if stager.waits_for_labels and isinstance(rule, StratifiedSplit):
         labels = [staged.labels for staged in shards if staged.labels is not None]
         splits = split_stratified(np.concatenate(labels), rule)
-        tasks = _AllStaged(shards, splits).with_splits()
-        shards = list(workers.map(Counter(stager.card), tasks))
-    found = _AllStaged(shards, splits)
+        tasks = _AllStaged(shards, splits, total).with_splits()
+        counted = workers.map(Counter(stager.card), tasks)
+        shards = [_added(staged, total) for staged in counted]
+    found = _AllStaged(shards, splits, total)
     if not found.rows[SPLITS.index("train")]:
         raise DataError(
             f"split: none of the {found.num_rows - found.num_rejected:,} rows is in the training "
-            "split. "
-            "Give more rows, or another split."
+            "split. Give more rows, or another split."
         )
     return found
+
+
+def _added(staged: Staged, total: Statistics) -> Staged:
+    """Adds a shard's statistics to those of all, so that nobody holds them for each."""
+    if staged.statistics is not None:
+        total.merge(staged.statistics)
+    return replace(staged, statistics=None)
 
 
 def _duplicates(card: DatasetCard, staged: _AllStaged) -> dict[str, int]:
@@ -363,7 +366,7 @@ def _merge(
 ) -> Encoder:
     """Makes the encoder of what all shards have shown, and writes it."""
     (folder.stage / "vocab").mkdir(exist_ok=True)
-    statistics: Fitted = staged.statistics(card)
+    statistics: Fitted = staged.statistics
     if earlier is not None:
         statistics = earlier.fitted(workers, staged.with_splits())
     if crosses_to_count(card):

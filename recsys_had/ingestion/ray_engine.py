@@ -26,7 +26,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from recsys_had.errors import ConfigError, DataError, WorkerLostError
+from recsys_had.errors import EngineError, WorkerLostError
 from recsys_had.ingestion.engine import (
     ONE_THREAD,
     Found,
@@ -87,7 +87,7 @@ class RayTasks:
             folder: a folder that every machine must see.
 
         Raises:
-            ConfigError: the cluster cannot be reached.
+            EngineError: the cluster cannot be reached.
         """
         ray = _import_ray()
         is_given = ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
@@ -107,8 +107,8 @@ class RayTasks:
 
         Raises:
             WorkerLostError: a task's process was killed at every try, or the cluster is gone.
-            DataError: a machine does not see the files.
-            ConfigError: a machine has other versions of the libraries.
+            EngineError: a machine does not see the files.
+            EngineError: a machine has other versions of the libraries.
         """
         waiting: deque[Any] = deque()
         sent = self._ray.put(pickle.dumps(function))
@@ -200,20 +200,20 @@ def join(here: Here) -> None:
     """Makes this process, of any machine, work as the one that sent the task would.
 
     Raises:
-        DataError: it does not see the files.
-        ConfigError: it has other versions of the libraries.
+        EngineError: it does not see the files.
+        EngineError: it has other versions of the libraries.
     """
     own = Here.of_this_process(None)
     for folder in here.folders:
         if not folder.is_dir():
-            raise DataError(
+            raise EngineError(
                 f"{folder}: every machine of a Ray cluster must see it. There is no such folder on "
                 f"{own.machine}. Put the raw files and OUT on a file system that all machines "
                 "share, and run the command from there."
             )
     for (name, installed), (_, wanted) in zip(own.versions, here.versions, strict=True):
         if installed != wanted:
-            raise ConfigError(
+            raise EngineError(
                 f"--engine ray: all machines must have the same libraries. {own.machine} has "
                 f"{name} {installed}, {here.machine} has {wanted}. Install the same on all."
             )
@@ -240,7 +240,7 @@ def _given_cluster(ray: Any) -> Iterator[None]:
         with _own_signals():
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as cause:
-        raise ConfigError(
+        raise EngineError(
             f"RAY_ADDRESS={address}: no Ray cluster can be used there "
             f"({_in_short(cause)}). Correct it, or unset it to have one begun on this machine."
         ) from cause

@@ -67,7 +67,7 @@ class Shard:
 
     def ids_path(self, column: str) -> Path:
         """The hashes of a column of row identifiers."""
-        return self.work / f"ids-{column}-{self.number:06d}.npy"
+        return self.work / f"identifiers-{column}-{self.number:06d}.npy"
 
     def read(self) -> pa.RecordBatch:
         """The values, mapped from the disk and not copied."""

@@ -61,7 +61,10 @@ class Merger:
         note = self.work / f"merged-{field.name}.json"
         path = self.vocab / f"{field.name}.parquet"
         if note.is_file():
-            return VocabularyFile(path, **json.loads(note.read_text()))
+            # A kill while results are moved into place has taken files away from their notes.
+            told = VocabularyFile(path, **json.loads(note.read_text()))
+            if path.is_file() and VocabularyFile.open(path) == told:
+                return told
         merge = _Merge(self, field, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
         made = merge.in_one() if merge.num_values <= self.max_values else merge.in_passes()
         unfinished = note.with_suffix(f".{os.getpid()}.tmp")
@@ -204,18 +207,23 @@ class _Merge:
     def _memmap(self, name: str, size: int) -> NDArray[np.int64]:
         # Half the memory, where that will do.
         kind = np.int32 if self.num_values < 2**31 and name == "groups" else np.int64
-        made: NDArray[np.int64] = open_memmap(
-            self._memmap_path(name), mode="w+", dtype=kind, shape=(size,)
-        )
+        return self._on_disk(name, kind, size)
+
+    def _on_disk(self, name: str, kind: type[np.signedinteger[Any]], size: int) -> NDArray[Any]:
+        """Numbers in a file, for which there is room."""
+        path = self._memmap_path(name)
+        made: NDArray[Any] = open_memmap(path, mode="w+", dtype=kind, shape=(size,))
+        if hasattr(os, "posix_fallocate"):
+            # A disk that is full is told here; later it would end the process without a word.
+            with path.open("rb+") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         return made
 
     def _save(self, ids: NDArray[np.int32]) -> None:
         np.save(self._memmap_path("ids"), ids)
 
     def _save_ids(self, groups: NDArray[np.int64], id_of_group: NDArray[np.int32]) -> None:
-        ids = open_memmap(
-            self._memmap_path("ids"), mode="w+", dtype=np.int32, shape=(int(self._offsets[-1]),)
-        )
+        ids = self._on_disk("ids", np.int32, int(self._offsets[-1]))
         of_shards = groups[self._num_earlier :]
         for first in range(0, len(ids), self._merger.max_values):
             piece = slice(first, first + self._merger.max_values)

@@ -15,7 +15,14 @@ from pathlib import Path
 import pytest
 
 from recsys_had.data.raw import RawSource
-from recsys_had.errors import ConfigError, DataError, RecsysHadError, SchemaError, WorkerLostError
+from recsys_had.errors import (
+    ConfigError,
+    DataError,
+    EngineError,
+    RecsysHadError,
+    SchemaError,
+    WorkerLostError,
+)
 from recsys_had.ingestion import ray_engine
 from recsys_had.ingestion.engine import ONE_THREAD, environment, open_engine
 from recsys_had.ingestion.ingest import ingest
@@ -194,7 +201,9 @@ def test_what_still_runs_has_ended_when_the_engine_has(tmp_path: Path, cluster: 
 def test_a_machine_that_does_not_see_the_folder_is_told(tmp_path: Path, cluster: None) -> None:
     with (
         open_engine("ray", folder=tmp_path / "nowhere") as engine,
-        pytest.raises(DataError, match=f"^{tmp_path}/nowhere: every machine of a Ray cluster must"),
+        pytest.raises(
+            EngineError, match=f"^{tmp_path}/nowhere: every machine of a Ray cluster must"
+        ),
     ):
         list(engine.map(abs, [1]))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recsys_had.errors import DataError
+from recsys_had.errors import DataError, EngineError, WorkerLostError
 from recsys_had.ingestion.engine import open_engine
 from recsys_had.ingestion.ingest import ingest
 from recsys_had.schema import DatasetCard, parse_card
@@ -194,3 +194,87 @@ def children(process: int) -> list[int]:
         for task in Path(f"/proc/{process}/task").iterdir()
         for child in (task / "children").read_text().split()
     ]
+
+
+@pytest.mark.parametrize("moved", range(1, 6))
+def test_a_kill_while_results_are_moved_into_place_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: int
+) -> None:
+    given = [(None, path) for path in write_rows(tmp_path, rows=100)]
+    whole, out = tmp_path / "whole", tmp_path / "data"
+    ingest(card(HASHED), given, whole, num_workers=1, block_bytes=BLOCK_BYTES)
+    rename, moves = Path.rename, []
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if target.parent == out:
+            moves.append(target.name)
+            if len(moves) > moved:
+                raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(card(HASHED), given, out, num_workers=1, block_bytes=BLOCK_BYTES)
+    assert len(moves) == moved + 1
+    ingest(card(HASHED), given, out, num_workers=1, block_bytes=BLOCK_BYTES)
+    assert digests(out) == digests(whole)
+
+
+def test_work_that_is_half_removed_is_not_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [(None, path) for path in write_rows(tmp_path, rows=100)]
+    out = tmp_path / "data"
+
+    def interrupted(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("recsys_had.ingestion.ingest.PartWriter.__call__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(card(HASHED), given, out, num_workers=1, block_bytes=BLOCK_BYTES)
+    with monkeypatch.context() as patch:
+        patch.setattr("recsys_had.output._remove", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            # Another cut of the files: the work of the first is of no use to it.
+            ingest(card(HASHED), given, out, num_workers=1, block_bytes=2 * BLOCK_BYTES)
+    for path in (out / ".work" / "state").glob("ids-*"):
+        path.unlink()
+    ingest(card(HASHED), given, out, num_workers=1, block_bytes=BLOCK_BYTES)
+    ingest(card(HASHED), given, tmp_path / "whole", num_workers=1, block_bytes=BLOCK_BYTES)
+    assert digests(out) == digests(tmp_path / "whole")
+
+
+def test_an_engine_that_is_not_there_costs_no_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [(None, path) for path in write_rows(tmp_path, rows=100)]
+    out = tmp_path / "data"
+
+    def killed(*arguments: object) -> None:
+        raise WorkerLostError("a worker process was killed.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("recsys_had.ingestion.ingest.PartWriter.__call__", killed)
+        with pytest.raises(WorkerLostError):
+            ingest(card(HASHED), given, out, num_workers=1, block_bytes=BLOCK_BYTES)
+    staged = sorted((out / ".work" / "state").glob("shard-*"))
+    assert len(staged) >= 3
+    monkeypatch.setattr("recsys_had.ingestion.engine.find_spec", lambda name: None)
+    with pytest.raises(EngineError, match="Ray is not installed"):
+        ingest(card(HASHED), given, out, engine="ray", block_bytes=BLOCK_BYTES)
+    assert sorted((out / ".work" / "state").glob("shard-*")) == staged
+
+
+def test_a_field_named_as_a_shard_s_identifiers_are_does_not_meet_them(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    rows = [f"{row % 2},{row // 2},v{row % 3}" for row in range(200)]
+    path.write_text("\n".join(["y,A,A-000001", *rows]) + "\n")
+    clash = parse_card(
+        "name: n\nformat: {type: csv}\nsplit: {by: given}\n"
+        "columns: {y: {kind: label}, A: {kind: id}, A-000001: {kind: categorical}}\n"
+    )
+    report = ingest(clash, [("train", path)], tmp_path / "data", num_workers=1, block_bytes=300)
+    assert report["duplicate_ids"] == {"A": 100}
+    assert report["num_embeddings"] == {"A-000001": 4}

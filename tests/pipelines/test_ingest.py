@@ -305,7 +305,7 @@ def test_a_finished_folder_is_kept_unless_told_otherwise(cli, job, tmp_path: Pat
 def test_a_full_disk_is_told_and_leaves_nothing(
     cli, job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
 ) -> None:
-    def full(*arguments: object) -> None:
+    def full(*arguments: object, **named: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(f"recsys_had.ingestion.{writer}", full)
@@ -356,7 +356,7 @@ def test_a_stopped_ingest_goes_on_where_it_was(
 def test_raw_rows_that_changed_are_not_taken_from_an_earlier_try(
     cli, job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*arguments: object) -> None:
+    def interrupt(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
     raw, out = tmp_path / "rows.tsv", tmp_path / "data"
