@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from recsys_had.errors import DataError, EngineError, RecsysHadError, StoreError, WorkerLostError
+from recsys_had.folder_lock import FolderLock
 from recsys_had.storage import AnyPath
 from recsys_had.store_path import StorePath
 
@@ -57,7 +58,8 @@ class OutputFolder:
             wrong.
 
     Raises:
-        DataError: the folder holds something this command may not replace.
+        DataError: the folder holds something this command may not replace, or another command is
+            writing to it.
         StoreError: the store may not be written to, or does not answer.
 
     >>> import tempfile
@@ -89,35 +91,15 @@ class OutputFolder:
         self._root = path / _CLAIM if isinstance(path, Path) else _work_elsewhere(path)
         self._fingerprint = json.loads(json.dumps(fingerprint or {}))
         self._refuse_foreign(overwrite=overwrite)
-        if self._root.exists():
-            found = _read_fingerprint(self._root)
-            if resume and not overwrite and found == self._fingerprint:
-                self.resumed = True
-            elif keep_unfinished and not overwrite and self._is_worth_keeping():
-                hint = "It was begun with other settings. " if resume else "Add --resume, or "
-                raise DataError(
-                    f"{path}: holds unfinished work. {hint}"
-                    f"{'Add' if resume else 'add'} --overwrite to start again."
-                )
+        # Beside a store's work, that is removed with the work, and begun anew.
+        locked = path if isinstance(path, Path) else self._root.with_name(self._root.name + ".lock")
+        self._lock = FolderLock(locked, told=str(path))
         try:
-            if not self.resumed:
-                self._drop_work()
-            if isinstance(self._claim, StorePath):
-                # Before hours of work: may it be written to?
-                (self._claim / _FINGERPRINT).write_text(json.dumps(self._fingerprint))
-            self.stage.mkdir(parents=True, exist_ok=True)
-            self.work.mkdir(parents=True, exist_ok=True)
-            if not self.resumed:
-                fresh = self._root / "fingerprint.tmp"
-                fresh.write_text(json.dumps(self._fingerprint))
-                fresh.rename(self._root / _FINGERPRINT)
-        except OSError as cause:
-            raise DataError(
-                f"{path}: cannot be written: {cause.strerror}. Choose another folder."
-                if isinstance(path, Path)
-                else f"{self._root}: cannot be written: {cause.strerror}. Set TMPDIR to another "
-                "folder."
-            ) from cause
+            self._take_up(resume and not overwrite, keep=keep_unfinished and not overwrite)
+            self._begin()
+        except BaseException:
+            self._lock.release()
+            raise
 
     @property
     def stage(self) -> Path:
@@ -150,6 +132,7 @@ class OutputFolder:
             else:
                 place.upload(entry)
         self._drop_work()
+        self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -160,6 +143,12 @@ class OutputFolder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        try:
+            self._clean_up(error)
+        finally:
+            self._lock.release()
+
+    def _clean_up(self, error: BaseException | None) -> None:
         if error is None:
             return
         full = is_disk_full(error)
@@ -186,6 +175,38 @@ class OutputFolder:
                 if isinstance(self.path, StorePath)
                 else f"{self.path}: writing failed. No space is left on the device. {hint}"
             ) from error
+
+    def _take_up(self, resume: bool, *, keep: bool) -> None:
+        if not self._root.exists():
+            return
+        if resume and _read_fingerprint(self._root) == self._fingerprint:
+            self.resumed = True
+        elif keep and self._is_worth_keeping():
+            hint = "It was begun with other settings. Add" if resume else "Add --resume, or add"
+            raise DataError(
+                f"{self.path}: holds unfinished work. {hint} --overwrite to start again."
+            )
+
+    def _begin(self) -> None:
+        try:
+            if not self.resumed:
+                self._drop_work()
+            if isinstance(self._claim, StorePath):
+                # Before hours of work: may it be written to?
+                (self._claim / _FINGERPRINT).write_text(json.dumps(self._fingerprint))
+            self.stage.mkdir(parents=True, exist_ok=True)
+            self.work.mkdir(parents=True, exist_ok=True)
+            if not self.resumed:
+                fresh = self._root / "fingerprint.tmp"
+                fresh.write_text(json.dumps(self._fingerprint))
+                fresh.rename(self._root / _FINGERPRINT)
+        except OSError as cause:
+            raise DataError(
+                f"{self.path}: cannot be written: {cause.strerror}. Choose another folder."
+                if isinstance(self.path, Path)
+                else f"{self._root}: cannot be written: {cause.strerror}. Set TMPDIR to another "
+                "folder."
+            ) from cause
 
     def _is_worth_keeping(self) -> bool:
         return self._checkpoint is None or (self.work / self._checkpoint).exists()

@@ -26,9 +26,10 @@ from recsys_had.errors import CheckpointError, DataError, SchemaError
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
 from recsys_had.output import OutputFolder
-from recsys_had.run_folder import RunFolder, file_digest
+from recsys_had.run_folder import RunFolder
 from recsys_had.storage import AnyPath
 from recsys_had.suggest import nearest
+from recsys_had.whole_files import file_digest
 
 _OWN_COLUMNS = ("row_id", "score")
 

@@ -19,15 +19,10 @@ from recsys_had.model.ctr import weights_digest
 from recsys_had.schema import DatasetCard
 from recsys_had.store_path import StorePath
 from recsys_had.versions import library_versions
+from recsys_had.whole_files import file_digest
 
 # What a data folder lends to a run, so that the run encodes raw rows by itself.
 _ENCODER_PARTS = ("card.json", "dense.json", "vocab", "lookups")
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from recsys_had.data.encode import Encoder
 from recsys_had.errors import ConfigError, DataError
 from recsys_had.model.embeddings import is_field_table, table_of_weight
 from recsys_had.output import OutputFolder, refuse_other_kinds
-from recsys_had.run_folder import RunFolder, file_digest
+from recsys_had.run_folder import RunFolder
 from recsys_had.suggest import nearest
 from recsys_had.versions import library_versions
+from recsys_had.whole_files import file_digest
 
 _MANIFEST = "manifest.json"
 _WEIGHT = "weight"

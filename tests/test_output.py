@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -152,7 +154,8 @@ def test_a_publication_that_was_stopped_is_done_again(tmp_path: Path) -> None:
     first = OutputFolder(tmp_path / "out", **options)
     for name in ("a", "m"):
         (first.stage / name).write_text("first")
-    (first.stage / "a").rename(first.path / "a")
+    (first.stage / "a").rename(tmp_path / "out" / "a")
+    del first
     with pytest.raises(DataError, match="holds unfinished work"):
         OutputFolder(tmp_path / "out", **options)
     second = OutputFolder(tmp_path / "out", resume=True, **options)
@@ -162,3 +165,37 @@ def test_a_publication_that_was_stopped_is_done_again(tmp_path: Path) -> None:
     second.publish()
     assert sorted(path.name for path in second.path.iterdir()) == ["a", "m"]
     assert (second.path / "a").read_text() == "second"
+
+
+def test_one_command_at_a_time_writes_to_a_folder(tmp_path: Path) -> None:
+    """Another process holds it until it is killed; its work may be taken up then, not before."""
+    out = tmp_path / "out"
+    program = (
+        "from pathlib import Path; from recsys_had.output import OutputFolder;"
+        f"folder = OutputFolder(Path({str(out)!r}), marker='m'); print('ready', flush=True);"
+        "input()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-P", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"ready\n"
+        for options in ({"resume": True}, {"overwrite": True}, {}):
+            with pytest.raises(DataError, match=rf"^{out}: another command is writing there\."):
+                OutputFolder(out, marker="m", **options)
+    finally:
+        other.kill()
+        other.communicate()
+    assert OutputFolder(out, marker="m", resume=True).resumed
+
+
+def test_a_finished_folder_may_be_written_to_again(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with OutputFolder(out, marker="m") as first:
+        (first.stage / "m").write_text("first")
+        first.publish()
+        with OutputFolder(out, marker="m", overwrite=True) as second:
+            (second.stage / "m").write_text("second")
+            second.publish()
+    assert (out / "m").read_text() == "second"

@@ -65,8 +65,10 @@ def shards_of(data: DataFolder, split: str) -> list[AnyPath]:
     return paths
 
 
-def pieces_of(path: AnyPath, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Rows of one shard, a few at a time, with the columns named.
+def pieces_of(
+    path: AnyPath, columns: Sequence[str], *, rows: int = _PIECE_ROWS
+) -> Iterator[pa.RecordBatch]:
+    """Rows of one shard, so many at a time, with the columns named.
 
     Raises:
         DataError: it cannot be read, or lacks a column.
@@ -78,6 +80,6 @@ def pieces_of(path: AnyPath, columns: Sequence[str]) -> Iterator[pa.RecordBatch]
                 raise DataError(
                     f"{path}: column {missing[0]} is missing. Restore the file or ingest again."
                 )
-            yield from file.iter_batches(batch_size=_PIECE_ROWS, columns=list(columns))
+            yield from file.iter_batches(batch_size=rows, columns=list(columns))
     except (OSError, pa.ArrowException) as cause:
         raise DataError(f"{path}: cannot be read: {cause}.") from cause

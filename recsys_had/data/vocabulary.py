@@ -6,7 +6,6 @@ went on from an earlier one begins with the values of that, under the ids they h
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from recsys_had.errors import CheckpointError
 from recsys_had.storage import AnyPath, open_parquet, read_parquet
+from recsys_had.whole_files import unfinished
 
 _ROW_GROUP_ROWS = 1 << 20
 
@@ -232,7 +232,7 @@ class VocabularyWriter:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        self._unfinished = unfinished(path)
         self.num_values = 0
         self._pending: list[pl.DataFrame] = []
         self._file: pq.ParquetWriter | None = None

@@ -11,41 +11,26 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from recsys_had.data.duplicates import find_duplicates
-from recsys_had.data.encode import Encoder, ids_without_counts
 from recsys_had.data.files import is_plain
 from recsys_had.data.lookups import SideTable
-from recsys_had.data.problems import Problems
 from recsys_had.data.raw import BLOCK_BYTES, RawSource
 from recsys_had.data.read_block import id_columns
-from recsys_had.data.split import Splits, split_stratified
-from recsys_had.data.statistics import Fitted, Statistics
 from recsys_had.errors import DataError
-from recsys_had.ingestion.engine import Engine, available_cores, open_engine
-from recsys_had.ingestion.parts import PartWriter, part_names
+from recsys_had.ingestion.engine import available_cores, open_engine
+from recsys_had.ingestion.passes import AllStaged, merge_all, stage_all, write_all_parts
 from recsys_had.ingestion.rejects import write_rejects
-from recsys_had.ingestion.stage import (
-    Counter,
-    CrossCounter,
-    Staged,
-    Stager,
-    counted_fields,
-    crosses_to_count,
-    save_side_tables,
-)
+from recsys_had.ingestion.stage import Stager, save_side_tables
 from recsys_had.ingestion.update import Earlier
-from recsys_had.ingestion.vocabularies import Merger
 from recsys_had.output import OutputFolder
-from recsys_had.schema import SPLITS, DatasetCard, GivenSplit, StratifiedSplit
+from recsys_had.schema import SPLITS, DatasetCard, GivenSplit
 from recsys_had.storage import AnyPath
 from recsys_had.versions import library_versions
+from recsys_had.whole_files import drop_unfinished
 
 # How many times as many bytes a compressed file holds.
 _USUAL_COMPRESSION = 4
@@ -144,12 +129,13 @@ def ingest(
         ) as folder,
         open_engine(engine, num_workers=num_workers, folder=folder.work) as workers,
     ):
-        _drop_unfinished(folder)
+        for root in (folder.stage, folder.work):
+            drop_unfinished(root)
         side_tables = save_side_tables(lookups, folder.work)
         stager = Stager(card, given, side_tables, folder.work, reject=on_error == "reject")
-        staged = _stage(workers, stager, source, block_bytes=block_bytes, on_rows=on_rows)
-        encoder = _merge(workers, card, staged, lookups, folder, earlier)
-        parts = _write_parts(workers, encoder, staged, folder, on_rows=on_rows)
+        staged = stage_all(workers, stager, source, block_bytes=block_bytes, on_rows=on_rows)
+        encoder = merge_all(workers, card, staged, lookups, folder, earlier)
+        parts = write_all_parts(workers, encoder, staged, folder, on_rows=on_rows)
         rows = dict(zip(SPLITS, staged.rows, strict=True))
         sampling = {}
         if card.sampling is not None:
@@ -195,53 +181,6 @@ def ingest(
     }
 
 
-class _AllStaged:
-    """All shards, staged and counted.
-
-    Args:
-        shards: in the order of their rows.
-        splits: split of every row that was kept, where it was not known shard by shard.
-        statistics: of all training rows, where they were counted.
-    """
-
-    def __init__(self, shards: list[Staged], splits: Splits | None, statistics: Statistics) -> None:
-        self.shards = shards
-        self.statistics = statistics
-        self._splits = splits
-        self._ends = np.cumsum([staged.num_kept for staged in shards])
-
-    @property
-    def num_rows(self) -> int:
-        """Rows read."""
-        return sum(staged.num_rows for staged in self.shards)
-
-    @property
-    def num_rejected(self) -> int:
-        """Rows that were rejected."""
-        return self.num_rows - int(self._ends[-1])
-
-    @property
-    def rows(self) -> list[int]:
-        """Rows of each split."""
-        return [sum(numbers) for numbers in zip(*(each.rows for each in self.shards), strict=True)]
-
-    def splits_of(self, number: int) -> Splits | None:
-        """Split of each row of a shard, where it was not staged with it."""
-        if self._splits is None:
-            return None
-        end = int(self._ends[number])
-        return self._splits[end - self.shards[number].num_kept : end]
-
-    def with_splits(self) -> Iterator[tuple[Staged, Splits | None]]:
-        """Each shard, and the split of each of its rows where it was not staged with it."""
-        for number, staged in enumerate(self.shards):
-            yield staged, self.splits_of(number)
-
-    def num_distinct(self, field: str) -> list[int]:
-        """Distinct values of a field in each shard."""
-        return [(staged.num_distinct or {})[field] for staged in self.shards]
-
-
 def _given_splits(
     card: DatasetCard, inputs: Sequence[tuple[str | None, str | AnyPath]], name: str
 ) -> tuple[int, ...] | None:
@@ -275,67 +214,7 @@ def _fitting_workers(source: RawSource, block_bytes: int) -> int:
     return max(1, min(available_cores(), size_bytes // block_bytes))
 
 
-def _drop_unfinished(folder: OutputFolder) -> None:
-    """Removes what an earlier try was writing when it was killed."""
-    for root in (folder.stage, folder.work):
-        for path in root.rglob("*.tmp"):
-            path.unlink()
-
-
-def _stage(
-    workers: Engine,
-    stager: Stager,
-    source: RawSource,
-    *,
-    block_bytes: int,
-    on_rows: Callable[[int], None],
-) -> _AllStaged:
-    """Reads every shard once, unless an earlier try has staged it; counts what trains.
-
-    Raises:
-        DataError: the problems of all shards together, or there is nothing to train on.
-    """
-    problems = Problems()
-    total = Statistics(stager.card)
-    shards = []
-    for staged in workers.map(stager, enumerate(source.blocks(block_bytes))):
-        if staged.problems is not None:
-            problems.add_error(staged.problems)
-        shards.append(_added(staged, total))
-        on_rows(staged.num_rows)
-    problems.raise_any()
-    if not shards:
-        raise DataError(
-            [f"{path}: holds no row. Give the file that holds them." for _, path in source.paths]
-        )
-    reused = sum(staged.was_there for staged in shards)
-    if reused:
-        _log.info("%d of %d shards were found staged by an earlier try.", reused, len(shards))
-    splits = None
-    rule = stager.card.split
-    if stager.waits_for_labels and isinstance(rule, StratifiedSplit):
-        labels = [staged.labels for staged in shards if staged.labels is not None]
-        splits = split_stratified(np.concatenate(labels), rule)
-        tasks = _AllStaged(shards, splits, total).with_splits()
-        counted = workers.map(Counter(stager.card), tasks)
-        shards = [_added(staged, total) for staged in counted]
-    found = _AllStaged(shards, splits, total)
-    if not found.rows[SPLITS.index("train")]:
-        raise DataError(
-            f"split: none of the {found.num_rows - found.num_rejected:,} rows is in the training "
-            "split. Give more rows, or another split."
-        )
-    return found
-
-
-def _added(staged: Staged, total: Statistics) -> Staged:
-    """Adds a shard's statistics to those of all, so that nobody holds them for each."""
-    if staged.statistics is not None:
-        total.merge(staged.statistics)
-    return replace(staged, statistics=None)
-
-
-def _duplicates(card: DatasetCard, staged: _AllStaged) -> dict[str, int]:
+def _duplicates(card: DatasetCard, staged: AllStaged) -> dict[str, int]:
     """Rows whose identifier an earlier row has, by column; the first are told in the log."""
     found = {}
     for name in id_columns(card):
@@ -354,63 +233,3 @@ def _duplicates(card: DatasetCard, staged: _AllStaged) -> dict[str, int]:
                 first,
             )
     return found
-
-
-def _merge(
-    workers: Engine,
-    card: DatasetCard,
-    staged: _AllStaged,
-    lookups: dict[str, SideTable],
-    folder: OutputFolder,
-    earlier: Earlier | None,
-) -> Encoder:
-    """Makes the encoder of what all shards have shown, and writes it."""
-    (folder.stage / "vocab").mkdir(exist_ok=True)
-    statistics: Fitted = staged.statistics
-    if earlier is not None:
-        statistics = earlier.fitted(workers, staged.with_splits())
-    if crosses_to_count(card):
-        bins = {name: edges for name, (edges, _) in statistics.bins.items()}
-        staged.shards = list(workers.map(CrossCounter(card, bins), staged.with_splits()))
-    merger = Merger(
-        tuple(each.shard for each in staged.shards),
-        folder.stage / "vocab",
-        folder.work,
-        earlier=None if earlier is None else earlier.encoder.vocabulary_files,
-    )
-    # The largest first: at the end no worker waits long for another.
-    fields = sorted(counted_fields(card), key=lambda field: -sum(staged.num_distinct(field.name)))
-    tasks = ((field, staged.num_distinct(field.name)) for field in fields)
-    made = dict(zip([field.name for field in fields], workers.map(merger, tasks), strict=True))
-    ids = {
-        field.name: ids_without_counts(field, statistics) or made[field.name]
-        for field in card.fields
-    }
-    encoder = Encoder.of_training(card, statistics, ids=ids, lookups=lookups)
-    encoder.save(folder.stage)
-    return encoder
-
-
-def _write_parts(
-    workers: Engine,
-    encoder: Encoder,
-    staged: _AllStaged,
-    folder: OutputFolder,
-    *,
-    on_rows: Callable[[int], None],
-) -> dict[str, dict[str, Any]]:
-    """Encodes each shard into a part for each split it has rows of."""
-    for split, number in zip(SPLITS, staged.rows, strict=True):
-        if number:
-            (folder.stage / split).mkdir(exist_ok=True)
-    names = part_names([each.rows for each in staged.shards])
-    tasks = (
-        (each.shard, name, splits)
-        for (each, splits), name in zip(staged.with_splits(), names, strict=True)
-    )
-    writer = PartWriter(encoder.without_lookups(), folder.stage, folder.work)
-    parts: dict[str, dict[str, Any]] = {}
-    for each, written in zip(staged.shards, workers.map(writer, tasks), strict=True):
-        parts |= written
-        on_rows(each.num_rows)
-    return dict(sorted(parts.items(), key=lambda part: (SPLITS.index(part[0].split("/")[0]), part)))

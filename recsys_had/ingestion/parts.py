@@ -1,8 +1,6 @@
 """The second pass over a shard: its values become ids, its rows a Parquet file for each split."""
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +13,11 @@ from numpy.typing import NDArray
 
 from recsys_had.data.encode import Encoder
 from recsys_had.data.split import Splits
-from recsys_had.ingestion.stage import Shard, counted_fields, splits_of
+from recsys_had.ingestion.counting import counted_fields
+from recsys_had.ingestion.shard import Shard, splits_of
 from recsys_had.ingestion.vocabularies import ids_of
 from recsys_had.schema import SPLITS
+from recsys_had.whole_files import file_digest, unfinished, write_whole
 
 _ROW_GROUP_ROWS = 1 << 16
 
@@ -68,9 +68,7 @@ class PartWriter:
             rows = np.flatnonzero(splits == SPLITS.index(split))
             _write_part(encoded, rows, self.stage / name, fields=[each.name for each in fields])
             parts[name] = {"rows": len(rows), "sha256": file_digest(self.stage / name)}
-        unfinished = note.with_suffix(f".{os.getpid()}.tmp")
-        unfinished.write_text(json.dumps(parts))
-        unfinished.rename(note)
+        write_whole(note, json.dumps(parts))
         return parts
 
     def _is_whole(self, name: str, digest: str) -> bool:
@@ -98,23 +96,17 @@ def part_names(rows: list[tuple[int, ...]]) -> list[dict[str, str]]:
     return names
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _write_part(
     encoded: pa.Table, rows: NDArray[np.int64], path: Path, *, fields: Sequence[str]
 ) -> None:
     table = encoded if len(rows) == encoded.num_rows else encoded.take(pa.array(rows))
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    fresh = unfinished(path)
     pq.write_table(
         table,
-        unfinished,
+        fresh,
         compression="zstd",
         row_group_size=_ROW_GROUP_ROWS,
         # A number that stands in a row or two has no use for one.
         use_dictionary=[*fields, *(f"{name}.list.element" for name in fields)],
     )
-    unfinished.rename(path)
+    fresh.rename(path)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys_had.ingestion.stage import Staged
+from recsys_had.ingestion.shard import Staged
 
 
 def write_rejects(shards: Sequence[Staged], path: Path) -> None:

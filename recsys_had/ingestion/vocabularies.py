@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from recsys_had.columns import Field
 from recsys_had.data.vocabulary import VocabularyFile, VocabularyWriter
+from recsys_had.ingestion.shard import Shard
 from recsys_had.ingestion.sorted_runs import SortedRuns, in_order
-from recsys_had.ingestion.stage import Shard
+from recsys_had.whole_files import write_whole
 
 # Distinct values of shards that are grouped together in memory.
 MAX_VALUES = 1 << 21
@@ -62,16 +63,13 @@ class Merger:
         path = self.vocab / f"{field.name}.parquet"
         if note.is_file():
             # A kill while results are moved into place has taken files away from their notes.
-            told = VocabularyFile(path, **json.loads(note.read_text()))
-            if path.is_file() and VocabularyFile.open(path) == told:
-                return told
+            known = VocabularyFile(path, **json.loads(note.read_text()))
+            if path.is_file() and VocabularyFile.open(path) == known:
+                return known
         merge = _Merge(self, field, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
         made = merge.in_one() if merge.num_values <= self.max_values else merge.in_passes()
-        unfinished = note.with_suffix(f".{os.getpid()}.tmp")
-        unfinished.write_text(
-            json.dumps({"num_embeddings": made.num_embeddings, "digest": made.digest})
-        )
-        unfinished.rename(note)
+        told = {"num_embeddings": made.num_embeddings, "digest": made.digest}
+        write_whole(note, json.dumps(told))
         return made
 
 

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys_had.data.folder import DataFolder
+from recsys_had.data.shards import pieces_of
 from recsys_had.errors import DataError
+from recsys_had.storage import open_parquet, sorted_glob
 
 BLOCK_ROWS = 1 << 16
 
@@ -37,19 +38,10 @@ def read(
     Raises:
         DataError: a part cannot be read, or lacks a column.
     """
-    for path in sorted((data.path / split).glob("part-*.parquet")):
-        try:
-            with pq.ParquetFile(path) as part:
-                for name in names:
-                    if name not in part.schema_arrow.names:
-                        raise DataError(
-                            f"{path}: column {name} is missing. Re-run `recsys-had ingest`."
-                        )
-                for batch in part.iter_batches(batch_size=block_rows, columns=list(names)):
-                    if batch.num_rows:
-                        yield batch
-        except (OSError, pa.ArrowException) as cause:
-            raise DataError(f"{path}: cannot be read: {cause}.") from cause
+    for path in sorted_glob(data.path / split, "part-*.parquet"):
+        for piece in pieces_of(path, names, rows=block_rows):
+            if piece.num_rows:
+                yield piece
 
 
 def blocks(
@@ -140,7 +132,7 @@ def values_of(data: DataFolder, name: str, ids: list[int]) -> dict[int, str]:
     wanted = pa.array(ids, pa.int64())
     found: dict[int, str] = {}
     try:
-        with pq.ParquetFile(path) as vocabulary:
+        with open_parquet(path) as vocabulary:
             for batch in vocabulary.iter_batches(columns=["id", "value"]):
                 is_wanted = pc.is_in(batch.column("id").cast(pa.int64()), value_set=wanted)
                 chosen = batch.filter(is_wanted)

@@ -20,10 +20,10 @@ from recsys_had.data.normalise import as_text
 from recsys_had.errors import ConfigError, DataError, RecsysHadError
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import is_field_table, table_of_weight
-from recsys_had.run_folder import file_digest
 from recsys_had.suggest import nearest
 from recsys_had.table_files import parts_of, read_columns, read_table
 from recsys_had.training.pieces import carry_rows, local_pieces
+from recsys_had.whole_files import file_digest
 
 _KINDS = (".safetensors", ".parquet")
 

@@ -375,8 +375,9 @@ def test_work_on_a_store_goes_on_after_a_kill_and_after_half_an_upload(
     bucket: StorePath, tmp_path: Path
 ) -> None:
     options = {"marker": "m", "fingerprint": {"a": 1}, "resume": True}
-    first = OutputFolder(bucket / "out", **options)  # and the process is gone
+    first = OutputFolder(bucket / "out", **options)
     (first.work / "half").write_text("half")
+    del first  # and the process is gone
     put(bucket / "out" / "part", b"first", tmp_path)
     second = OutputFolder(bucket / "out", **options)
     assert second.resumed

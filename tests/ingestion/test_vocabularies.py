@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_had.columns import Field
-from recsys_had.ingestion.stage import Shard, write_batch
+from recsys_had.ingestion.shard import Shard, write_batch
 from recsys_had.ingestion.vocabularies import Merger, ids_of
 
 # UTF-8's order is not that of UTF-16 or of a locale among them.

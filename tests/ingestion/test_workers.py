@@ -231,7 +231,7 @@ def test_work_that_is_half_removed_is_not_taken_up(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("recsys_had.ingestion.ingest.PartWriter.__call__", interrupted)
+        patch.setattr("recsys_had.ingestion.parts.PartWriter.__call__", interrupted)
         with pytest.raises(KeyboardInterrupt):
             ingest(card(HASHED), given, out, num_workers=1, block_bytes=BLOCK_BYTES)
     with monkeypatch.context() as patch:
@@ -256,7 +256,7 @@ def test_an_engine_that_is_not_there_costs_no_work(
         raise WorkerLostError("a worker process was killed.")
 
     with monkeypatch.context() as patch:
-        patch.setattr("recsys_had.ingestion.ingest.PartWriter.__call__", killed)
+        patch.setattr("recsys_had.ingestion.parts.PartWriter.__call__", killed)
         with pytest.raises(WorkerLostError):
             ingest(card(HASHED), given, out, num_workers=1, block_bytes=BLOCK_BYTES)
     staged = sorted((out / ".work" / "state").glob("shard-*"))

@@ -38,7 +38,7 @@ def with_first(table: pa.Table, name: str, value: float) -> pa.Table:
 @pytest.mark.parametrize(
     "change, told",
     [
-        (lambda t: t.drop_columns("tags"), "part-00000.parquet: column tags is missing. Re-run"),
+        (lambda t: t.drop_columns("tags"), "column tags is missing. Restore the file"),
         (lambda t: t.slice(1), "train: must hold 2,000 rows, says the manifest; got 1,999."),
         (lambda t: with_first(t, "label", 2), "train: label: must be 0 or 1; got 2.0."),
         (lambda t: with_first(t, "user", 9_999), "column user: must hold ids from 0 to "),
