@@ -32,7 +32,7 @@ def evaluate(run: Path, *, data: "AnyPath", split: str = "test") -> dict[str, An
 
     from recsys_had.data.folder import DataFolder
     from recsys_had.metrics import evaluate_rows
-    from recsys_had.predict import BatchPredictor
+    from recsys_had.scoring import BatchPredictor
 
     predictor = BatchPredictor.load(run)
     folder = DataFolder.open(data)

@@ -82,7 +82,7 @@ def predict(
 
     from tqdm import tqdm
 
-    from recsys_had.predict import BatchPredictor
+    from recsys_had.scoring import BatchPredictor, predict_files
 
     predictor = BatchPredictor.load(run, batch_size=batch_size)
     begin = time.perf_counter()
@@ -92,7 +92,8 @@ def predict(
         unit_scale=True,
         disable=not (is_first_rank() and os.isatty(2)),
     ) as bar:
-        report = predictor.predict_files(
+        report = predict_files(
+            predictor,
             inputs,
             out,
             keep=keep,

@@ -15,11 +15,12 @@ from recsys_had.config import Experiment
 from recsys_had.data.folder import DataFolder
 from recsys_had.errors import CheckpointError, RecsysHadError
 from recsys_had.experiment_file import load_experiment
+from recsys_had.folder_lock import FolderLock
 from recsys_had.model.ctr import weights_digest
 from recsys_had.schema import DatasetCard
 from recsys_had.store_path import StorePath
 from recsys_had.versions import library_versions
-from recsys_had.whole_files import file_digest
+from recsys_had.whole_files import file_digest, write_whole
 
 # What a data folder lends to a run, so that the run encodes raw rows by itself.
 _ENCODER_PARTS = ("card.json", "dense.json", "vocab", "lookups")
@@ -59,6 +60,54 @@ class RunFolder:
                 f"{self.path}/weights.safetensors: cannot be read: {cause}."
             ) from cause
         return state
+
+    def addition(self, name: str) -> str | None:
+        """The text of what was added to the run after its training, None where nothing was.
+
+        Args:
+            name: what it was added as.
+        """
+        file = self.manifest.get("additions", {}).get(name)
+        return None if file is None else (self.path / file).read_text()
+
+    def add(self, name: str, text: str, *, suffix: str = ".json") -> "RunFolder":
+        """Adds a file to a finished run, or puts it in the place of an earlier one.
+
+        The run is whole at every moment: before, it is as it was, and after, its manifest lists
+        the file under a digest of its own.
+
+        Args:
+            name: what it is added as: one word.
+            text: the file's content.
+            suffix: how the file's name ends.
+
+        Raises:
+            CheckpointError: the folder cannot be written.
+            DataError: another command is writing to it.
+
+        Returns:
+            The run with it.
+        """
+        lock = FolderLock(self.path, told=str(self.path))
+        try:
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            file = f"{name}-{digest[:16]}{suffix}"
+            write_whole(self.path / file, text)
+            # Not this object's own: somebody may have added something else meanwhile.
+            manifest = json.loads((self.path / "manifest.json").read_text())
+            before = manifest.get("additions", {}).get(name, file)
+            manifest["additions"] = {**manifest.get("additions", {}), name: file}
+            manifest["files"] = {k: v for k, v in manifest["files"].items() if k != before}
+            manifest["files"][file] = digest
+            manifest["digest"] = _manifest_digest(manifest)
+            write_whole(self.path / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+            if before != file:
+                (self.path / before).unlink(missing_ok=True)
+        except OSError as cause:
+            raise CheckpointError(f"{self.path}: cannot be written: {cause.strerror}.") from cause
+        finally:
+            lock.release()
+        return RunFolder.open(self.path)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":

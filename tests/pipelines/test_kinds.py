@@ -14,8 +14,8 @@ import yaml
 from recsys_had.columns import Column, IntegerColumn
 from recsys_had.data.encode import Encoder
 from recsys_had.data.folder import DataFolder
-from recsys_had.predict import BatchPredictor
 from recsys_had.schema import parse_card
+from recsys_had.scoring import BatchPredictor
 from recsys_had.tracking import model_signature
 from tests.pipelines.conftest import raw_rows
 

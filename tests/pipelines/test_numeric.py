@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from recsys_had.data.folder import DataFolder
-from recsys_had.predict import BatchPredictor
+from recsys_had.scoring import BatchPredictor
 
 CARD = """\
 name: shop

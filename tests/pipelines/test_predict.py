@@ -19,7 +19,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from recsys_had.errors import DataError
-from recsys_had.predict import BatchPredictor
+from recsys_had.scoring import BatchPredictor
 
 COLUMNS = ["label", "age", "visits", "user", "item", "tags", "session"]
 
@@ -267,14 +267,14 @@ def test_a_killed_prediction_goes_on_and_ends_the_same(cli, job, tmp_path) -> No
         (raw / f"{number:02d}.tsv").write_text("".join(lines[number * 250 : (number + 1) * 250]))
     out = tmp_path / "s"
     slowed = (
-        "import time, recsys_had.predict as p\n"
+        "import time, pathlib, recsys_had.scoring as p\n"
         "before = p.BatchPredictor.score_rows\n"
         "def slow(self, rows):\n"
         "    time.sleep(0.05)\n"
         "    return before(self, rows)\n"
         "p.BatchPredictor.score_rows = slow\n"
-        f"p.BatchPredictor.load({str(job.run)!r}).predict_files("
-        f"[{str(raw / '*.tsv')!r}], p.Path({str(out)!r}))\n"
+        f"p.predict_files(p.BatchPredictor.load({str(job.run)!r}), "
+        f"[{str(raw / '*.tsv')!r}], pathlib.Path({str(out)!r}))\n"
     )
     process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", slowed])
     deadline = time.monotonic() + 120

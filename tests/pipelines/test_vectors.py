@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from recsys_had.errors import DataError
-from recsys_had.predict import BatchPredictor
+from recsys_had.scoring import BatchPredictor
 from recsys_had.tracking import model_signature
 
 NUM_ROWS = 600

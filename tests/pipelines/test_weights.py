@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from recsys_had.predict import BatchPredictor
+from recsys_had.scoring import BatchPredictor
 from recsys_had.tracking import model_signature
 
 CARD = """\

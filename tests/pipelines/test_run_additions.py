@@ -1,0 +1,59 @@
+"""What is added to a run after its training."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from recsys_had.errors import CheckpointError, DataError
+from recsys_had.folder_lock import FolderLock
+from recsys_had.run_folder import RunFolder
+from tests.pipelines.conftest import Job
+
+
+@pytest.fixture
+def run(job: Job, tmp_path: Path) -> RunFolder:
+    shutil.copytree(job.run, tmp_path / "run")
+    return RunFolder.open(tmp_path / "run")
+
+
+def test_an_addition_is_guarded_and_makes_another_run(run: RunFolder) -> None:
+    assert run.addition("note") is None
+    added = run.add("note", "first")
+    assert added.addition("note") == "first"
+    assert added.manifest["digest"] != run.manifest["digest"]
+    assert added.manifest["weights_digest"] == run.manifest["weights_digest"]
+    (run.path / added.manifest["additions"]["note"]).write_text("other")
+    with pytest.raises(CheckpointError, match=r"was changed after training"):
+        RunFolder.open(run.path)
+
+
+def test_an_addition_takes_the_place_of_the_one_before(run: RunFolder) -> None:
+    before = {path.name for path in run.path.iterdir()}
+    run.add("other", "stays")
+    run.add("note", "first")
+    again = run.add("note", "second").add("note", "second")
+    assert (again.addition("note"), again.addition("other")) == ("second", "stays")
+    assert len({path.name for path in run.path.iterdir()} - before) == 2
+
+
+def test_a_kill_before_the_manifest_leaves_the_run_as_it_was(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path, text: str) -> None:
+        path.write_text(text)
+        raise KeyboardInterrupt
+
+    run.add("note", "first")
+    monkeypatch.setattr("recsys_had.run_folder.write_whole", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.add("note", "second")
+    assert RunFolder.open(run.path).addition("note") == "first"
+
+
+def test_two_commands_do_not_add_at_once(run: RunFolder) -> None:
+    lock = FolderLock(run.path, told="other")
+    with pytest.raises(DataError, match=r"another command is writing there"):
+        run.add("note", "first")
+    lock.release()
+    assert run.add("note", "first").addition("note") == "first"
