@@ -3,7 +3,7 @@
 Letters: B rows, F single-valued fields.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from recsys_had.layout import Layout
 
 IdArray = NDArray[np.signedinteger[Any]]
 
@@ -53,37 +55,6 @@ class Batch:
         tensors = [self.dense, self.label, self.row_id, *self.vectors.values(), self.sparse]
         for tensor in tensors if self.weight is None else [*tensors, self.weight]:
             tensor.record_stream(stream)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Names and order of a model's inputs.
-
-    Args:
-        fields: name of each categorical field, in the card's order.
-        multi: which of them hold several values a row.
-        dense: names of the dense inputs.
-        vectors: name and size of each content vector.
-        has_weight: whether encoded rows have a weight; rows to be scored need none.
-        managed: which of the fields hold 63 bits of a hash in place of ids.
-    """
-
-    fields: tuple[str, ...]
-    multi: frozenset[str] = frozenset()
-    dense: tuple[str, ...] = ()
-    vectors: Mapping[str, int] = field(default_factory=dict)
-    has_weight: bool = False
-    managed: frozenset[str] = frozenset()
-
-    @property
-    def id_dtype(self) -> type[np.int32] | type[np.int64]:
-        """What all ids are held in."""
-        return np.int64 if self.managed else np.int32
-
-    @property
-    def single(self) -> tuple[str, ...]:
-        """The fields with one value a row."""
-        return tuple(name for name in self.fields if name not in self.multi)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from recsys_had.batch import Layout
 from recsys_had.errors import DataError, SchemaError
+from recsys_had.layout import Layout
 from recsys_had.schema import DatasetCard
 from recsys_had.storage import AnyPath, for_each, read_parquet, sorted_glob
 

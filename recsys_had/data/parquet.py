@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys_had.batch import Batch, EncodedRows, Layout, Ragged
+from recsys_had.batch import Batch, EncodedRows, Ragged
 from recsys_had.data.vectors import vectors_from_column
 from recsys_had.errors import DataError
+from recsys_had.layout import Layout
 from recsys_had.storage import AnyPath, for_each, open_parquet, reading, sorted_glob
 
 

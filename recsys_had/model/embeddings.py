@@ -122,7 +122,8 @@ class FieldEmbeddings(nn.Module):
         tables_on: device of the tables.
         table_type: of the tables' numbers; what is looked up is float32.
 
-    >>> from recsys_had.batch import EncodedRows, Layout
+    >>> from recsys_had.batch import EncodedRows
+    >>> from recsys_had.layout import Layout
     >>> import numpy as np
     >>> tables = FieldEmbeddings(fields=[FieldSpec("C1", 5)], dense=["price"], widths={"fields": 4})
     >>> layout = Layout(("C1",), dense=("price",))

@@ -38,8 +38,9 @@ import torch
 import torch.distributed as dist
 from torch.nn import functional
 
-from recsys_had.batch import Batch, EncodedRows, Layout
+from recsys_had.batch import Batch, EncodedRows
 from recsys_had.config import ModelConfig, TrainConfig
+from recsys_had.layout import Layout
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import FieldSpec
 from recsys_had.training.distributed import process_group

@@ -19,8 +19,9 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 import numpy as np
 import torch
 
-from recsys_had.batch import EncodedRows, Layout
+from recsys_had.batch import EncodedRows
 from recsys_had.config import ModelConfig, TrainConfig
+from recsys_had.layout import Layout
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import FieldSpec
 from recsys_had.training.distributed import process_group

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_had.batch import EncodedRows, Layout
+from recsys_had.batch import EncodedRows
 from recsys_had.data.parquet import Position, SplitReader
 from recsys_had.errors import DataError
+from recsys_had.layout import Layout
 
 LAYOUT = Layout(("C1", "tags", "C2"), multi=frozenset({"tags"}), dense=("price",))
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys_had.batch import Batch, EncodedRows, Layout, Ragged
+from recsys_had.batch import Batch, EncodedRows, Ragged
 from recsys_had.config import ModelConfig
 from recsys_had.errors import ConfigError
+from recsys_had.layout import Layout
 from recsys_had.model.ctr import CTRModel, InitialRows, weights_digest
 from recsys_had.model.embeddings import FieldSpec
 

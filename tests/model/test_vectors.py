@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from recsys_had.batch import Batch, EncodedRows, Layout
+from recsys_had.batch import Batch, EncodedRows
 from recsys_had.config import ModelConfig
 from recsys_had.errors import ConfigError
+from recsys_had.layout import Layout
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import FieldSpec
 

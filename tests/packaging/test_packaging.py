@@ -117,6 +117,19 @@ def test_help_imports_nothing_heavy() -> None:
         assert f"  {name} " in done.stdout
 
 
+@pytest.mark.parametrize("module", ["ingestion.ingest", "data.decode", "data.drift", "profile"])
+def test_what_only_reads_data_imports_no_torch(module: str) -> None:
+    """It costs seconds of CPU time, and hundreds of megabytes in each worker."""
+    code = (
+        f"import sys, recsys_had.{module}\n"
+        "print(sorted({'torch', 'torchrec', 'sklearn', 'mlflow'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("name", PINS)
 def test_requirements_are_exact_and_name_no_host(name: str) -> None:
     lines = (ROOT / "requirements" / f"{name}.txt").read_text().splitlines()

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from recsys_had.batch import Batch, EncodedRows, Layout
+from recsys_had.batch import Batch, EncodedRows
 from recsys_had.config import Experiment
 from recsys_had.data.folder import DataFolder
 from recsys_had.errors import ConfigError
+from recsys_had.layout import Layout
 from recsys_had.training.loop import Trainer
 from tests.training.launch import launch
 from tests.training.small_model import MODEL, OPTIMIZERS, ROWS
