@@ -124,6 +124,10 @@ class ByteStream:
             size_bytes -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    def seek(self, offset: int) -> None:
+        """Goes to a byte of a plain file."""
+        self._stream.seek(offset)
+
 
 @contextmanager
 def open_bytes(path: AnyPath) -> Iterator[ByteStream]:

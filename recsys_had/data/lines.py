@@ -61,6 +61,19 @@ class Records:
         """Line ends."""
         return self._data.count(b"\n")
 
+    def numbers_in(self, size_bytes: int) -> tuple[int, int]:
+        r"""Records and line ends in the first bytes, which end with a record.
+
+        >>> Records(b'a,"x\ny"\nb,c\n', Dialect(b",", quoted=True)).numbers_in(8)
+        (1, 2)
+        """
+        if self._quotes is None:
+            is_open = size_bytes == len(self._data) and self._has_open_end
+            num_lines = self._data.count(b"\n", 0, size_bytes)
+            return num_lines + is_open, num_lines
+        first = Records(self._data[:size_bytes], self._dialect)
+        return len(first), first.num_lines
+
     @property
     def has_quotes(self) -> bool:
         """Whether a quote stands in it that means something."""

@@ -21,7 +21,7 @@ from recsys_had.schema import FileFormat
 from recsys_had.storage import AnyPath
 
 # Between the columns of the text a row is known by.
-ROW_SEPARATOR = 0x1F
+ROW_SEPARATOR = b"\x1f"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -96,21 +96,31 @@ class TextFile:
                 offset += header
                 pending = pending[header:]
             while True:
+                if again is not None:
+                    # Cheaper than a copy of what is there: the block is read where it is parsed.
+                    stream.seek(offset)
+                    pending = b""
                 pending += stream.read(max(0, block_bytes - len(pending)))
                 cut = len(pending)
                 if cut >= block_bytes:
-                    cut = Records(pending[:block_bytes], self.dialect).whole_bytes
+                    begin = pending if cut == block_bytes else pending[:block_bytes]
+                    cut = Records(begin, self.dialect).whole_bytes
+                    del begin
                     if cut == 0:
                         pending = self._read_record(stream, pending, line)
                         cut = Records(pending, self.dialect).first_bytes or len(pending)
                 if cut == 0:
                     return
-                data, pending = pending[:cut], pending[cut:]
-                records = Records(data, self.dialect)
-                num_rows, num_lines = len(records), records.num_lines
-                source = data if again is None else FileRange(again, offset, cut)
-                del data, records  # a block is large: it must not live on while the next is read
-                yield num_rows, TextRows(self, source, line, wanted)
+                num_rows, num_lines = Records(pending, self.dialect).numbers_in(cut)
+                source: bytes | FileRange
+                if again is None:
+                    source, pending = pending[:cut], pending[cut:]
+                else:
+                    source, pending = FileRange(again, offset, cut), b""
+                rows = TextRows(self, source, line, wanted)
+                del source  # a block is large: it must not live on while the next is read
+                yield num_rows, rows
+                del rows
                 offset += cut
                 line += num_lines
 
@@ -214,6 +224,11 @@ class TextRows:
         """The rows, not yet parsed."""
         return Records(self.data, self.file.dialect)
 
+    @cached_property
+    def _decoded(self) -> bytes:
+        """The same in UTF-8, with plain line ends."""
+        return self.file.decode(plain_line_ends(self.data), self.first_line)
+
     def place(self, row: int) -> str:
         """File and line of a row."""
         return f"{self.file.path}:{self.numbers(np.array([row]))[0]}"
@@ -228,7 +243,7 @@ class TextRows:
         Raises:
             DataError: a row has too few or too many columns, a quote or a byte is wrong.
         """
-        data = self.file.decode(plain_line_ends(self.data), self.first_line)
+        data = self._decoded
         records = Records(data, self.file.dialect)
         self.file.check_quotes(records, self.first_line)
         problems = Problems()
@@ -247,12 +262,7 @@ class TextRows:
         is_plain = self.file.format.missing == ("",) and not self.records.has_quotes
         if not is_plain or self.file.columns != columns:
             return None
-        data = self.file.decode(plain_line_ends(self.data), self.first_line)
-        found = np.frombuffer(data, np.uint8)
-        separator = self.file.dialect.separator[0]
-        is_separator = (found == separator).view(np.uint8)
-        other = found ^ (is_separator * np.uint8(separator ^ ROW_SEPARATOR))
-        lines: list[bytes] = other.tobytes().split(b"\n")
+        lines = self._decoded.replace(self.file.dialect.separator, ROW_SEPARATOR).split(b"\n")
         return lines if lines[-1] else lines[:-1]
 
     def text(self, row: int, *, max_bytes: int) -> str:
