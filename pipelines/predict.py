@@ -3,7 +3,7 @@
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from recsys_had.pipelines._command import (
@@ -28,13 +28,34 @@ if TYPE_CHECKING:
     required=True,
     multiple=True,
     metavar="PATH...",
-    help="Raw files or globs, scored in this order.",
+    help="Raw files or globs, scored in this order; - is an Arrow stream on standard input.",
 )
 @click.option("--out", required=True, type=path_or_url, help="Folder of scores.")
 @click.option(
     "--keep", multiple=True, metavar="COLUMN...", help="Raw columns to copy beside the score."
 )
-@click.option("--batch-size", default=8192, show_default=True, type=click.IntRange(min=1))
+@click.option("--batch-size", default=4096, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Processes; each holds the whole model. One uses all cores, too.",
+)
+@click.option(
+    "--engine",
+    default="local",
+    show_default=True,
+    type=click.Choice(["local", "ray"]),
+    help="Where it runs: on this machine, or on a Ray cluster.",
+)
+@click.option(
+    "--on-error",
+    default="stop",
+    show_default=True,
+    type=click.Choice(["stop", "reject"]),
+    help="What a row does that is not as the card says; rejects go to rejects.parquet.",
+)
 @click.option("--resume", is_flag=True, help="Go on after a kill.")
 @click.option("--overwrite", is_flag=True, help="Replace what OUT holds.")
 def command(
@@ -43,6 +64,9 @@ def command(
     out: "AnyPath",
     keep: tuple[str, ...],
     batch_size: int,
+    workers: int,
+    engine: Literal["local", "ray"],
+    on_error: Literal["stop", "reject"],
     resume: bool,
     overwrite: bool,
 ) -> Result:
@@ -53,13 +77,18 @@ def command(
         out=out,
         keep=keep,
         batch_size=batch_size,
+        workers=workers,
+        engine=engine,
+        on_error=on_error,
         resume=resume,
         overwrite=overwrite,
     )
     unseen = {name: count for name, count in content["oov"].items() if count}
     told = ", ".join(f"{name} {count:,}" for name, count in unseen.items()) or "none"
+    rejected = content["rows_rejected"]
+    left_out = f", {rejected:,} rejected, told in {out / 'rejects.parquet'}" if rejected else ""
     text = (
-        f"{content['rows']:,} rows scored in {content['parts']} parts, "
+        f"{content['rows']:,} rows scored{left_out} in {content['parts']} parts, "
         f"{content['rows_per_s']:,.0f} rows/s\nvalues unseen in training: {told}\nscores: {out}"
     )
     return Result(content, text)
@@ -71,7 +100,10 @@ def predict(
     inputs: tuple[str, ...],
     out: "AnyPath",
     keep: tuple[str, ...] = (),
-    batch_size: int = 8192,
+    batch_size: int = 4096,
+    workers: int = 1,
+    engine: Literal["local", "ray"] = "local",
+    on_error: Literal["stop", "reject"] = "stop",
     resume: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -97,16 +129,22 @@ def predict(
             inputs,
             out,
             keep=keep,
+            engine=engine,
+            num_workers=workers,
+            on_error=on_error,
             resume=resume,
             overwrite=overwrite,
             on_rows=lambda rows: _advance(bar, rows),
         )
     seconds = time.perf_counter() - begin
     return {
+        "rows_read": report.rows_read,
         "rows": report.rows,
+        "rows_rejected": report.rows_rejected,
         "rows_per_s": report.rows / max(seconds, 1e-9),
         "oov": report.oov,
         "parts": len(report.parts),
+        "peak_rss_bytes": report.peak_rss_bytes,
     }
 
 

@@ -18,7 +18,7 @@ from recsys_had.columns import Field, FloatColumn, IntegerColumn
 from recsys_had.data.lookups import SideTable
 from recsys_had.data.normalise import normalise
 from recsys_had.data.prepare import prepare
-from recsys_had.data.problems import Place
+from recsys_had.data.problems import Place, Problems
 from recsys_had.data.quantiles import QuantileBins, with_bins
 from recsys_had.data.ranges import Range
 from recsys_had.data.statistics import Fitted, Scale, Statistics, rows_per_value
@@ -180,7 +180,7 @@ class Encoder:
             DataError: a column is missing, or one line per value that is not what its column
                 asks.
         """
-        return pl.DataFrame(pl.from_arrow(self.encode_values(self._values(frame, place))))
+        return pl.DataFrame(pl.from_arrow(self.encode_values(self.prepare(frame, place=place))))
 
     def encode_values(
         self, values: pa.RecordBatch, *, known: Mapping[str, NDArray[np.int32]] | None = None
@@ -213,24 +213,24 @@ class Encoder:
             columns[name] = values.column(name)
         return pa.table(columns)
 
-    def unseen(self, frame: pl.DataFrame, encoded: pl.DataFrame) -> dict[str, int]:
+    def unseen(self, values: pa.RecordBatch, encoded: pa.Table) -> dict[str, int]:
         """Per field, the number of values that are there and got id 0 nevertheless.
 
         Args:
-            frame: raw rows.
-            encoded: what :meth:`encode` made of them.
+            values: of raw rows; see :func:`recsys_had.data.prepare.prepare`.
+            encoded: what :meth:`encode_values` made of them.
         """
-        values = with_bins(self._values(frame, "row"), self.card, self._bins)
+        values = with_bins(values, self.card, self._bins)
         counts = {}
         for field in self.card.fields:
-            value, ids = values.column(field.name), encoded[field.name]
+            value, ids = values.column(field.name), encoded[field.name].combine_chunks()
             if field.is_multi:
                 # An empty list is encoded as [0].
                 missing = int((np.diff(value.offsets.to_numpy()) == 0).sum())
-                ids = ids.explode()
+                ids = ids.flatten()
             else:
                 missing = value.null_count
-            counts[field.name] = int((ids == 0).sum()) - missing
+            counts[field.name] = int((ids.to_numpy() == 0).sum()) - missing
         return counts
 
     def value_of(self, field: str, ids: pl.Series) -> pl.Series:
@@ -382,7 +382,20 @@ class Encoder:
         told = {name: content for name, content in later.items() if content}
         return {"parts": parts, "scales": scales, **told}
 
-    def _values(self, frame: pl.DataFrame, place: str | Place) -> pa.RecordBatch:
+    def prepare(
+        self, frame: pl.DataFrame, *, place: str | Place = "row", problems: Problems | None = None
+    ) -> pa.RecordBatch:
+        """Reads the values of raw rows, as :meth:`encode_values` takes them.
+
+        Args:
+            frame: raw columns by name; see :meth:`encode`.
+            place: names a row in an error, or the word before its number.
+            problems: takes what is wrong with a value, in place of an error.
+
+        Raises:
+            DataError: a column is missing, or one line per value that is not what its column
+                asks.
+        """
         missing = [name for name in self.required_columns if name not in frame.columns]
         if missing:
             raise DataError(
@@ -392,7 +405,8 @@ class Encoder:
         def named(row: int) -> str:
             return f"{place} {row}" if isinstance(place, str) else place(row)
 
-        return prepare(normalise(frame, self.card), self.card, self._lookups, place=named)
+        frame = normalise(frame, self.card)
+        return prepare(frame, self.card, self._lookups, place=named, problems=problems)
 
     def _transform(self, name: str, values: pa.Array) -> NDArray[np.float32]:
         """A dense input as the model reads it; 0 where it is missing."""

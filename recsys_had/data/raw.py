@@ -56,6 +56,7 @@ class RawBlock:
         first_row_id: number of its first row over all inputs.
         num_rows: rows it holds.
         rows: what they are read from.
+        digest: of the rows, where there is no file to be looked at again.
     """
 
     path: AnyPath
@@ -63,6 +64,7 @@ class RawBlock:
     first_row_id: int
     num_rows: int
     rows: TextRows | TableRows | _NoRows
+    digest: str | None = None
 
     @cached_property
     def frame(self) -> pl.DataFrame:

@@ -44,6 +44,15 @@ def check_header(file: TextFile | TableFile, wanted: Sequence[str]) -> None:
     names, place = file.columns, file.header_place
     if isinstance(file, TextFile) and len(names) == 1 < len(wanted) and names[0] not in wanted:
         raise DataError(_told_of_one_column(file, len(wanted)))
+    check_columns(names, wanted, place=place)
+
+
+def check_columns(names: Sequence[str], wanted: Sequence[str], *, place: str) -> None:
+    """Asks of the names of columns those that will be read.
+
+    Raises:
+        DataError: one line per column that is missing or stands twice.
+    """
     problems = [
         f"{place}: column {name}: stands twice. Rename one of them."
         for name in sorted({name for name in names if names.count(name) > 1})

@@ -1,6 +1,6 @@
 """One block of raw rows to values: read, checked and split, the wrong rows told or rejected."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from recsys_had.columns import source_columns
 from recsys_had.data.lookups import SideTable
 from recsys_had.data.prepare import prepare
-from recsys_had.data.problems import Problems
+from recsys_had.data.problems import Place, Problems
 from recsys_had.data.raw import RawBlock
 from recsys_had.data.sampling import leave_out_negatives
 from recsys_had.data.split import Splits, split_by_content, split_by_time, split_times
@@ -154,28 +154,61 @@ def _read_sifted(
     lookups: Mapping[str, SideTable],
     given: Sequence[int] | None,
 ) -> ReadBlock:
-    """Leaves out rows that are not as the format asks, then those a value of which is wrong."""
+    def check(frame: pl.DataFrame, place: Place, problems: Problems) -> None:
+        prepare(frame, card, lookups, place=place, require_label=True, problems=problems)
+        if given is None and isinstance(card.split, TimeSplit):
+            split_times(frame, card, card.split, place=place, problems=problems)
+
+    sifted = sift_block(block, check)
+    return ReadBlock(
+        _values(block, sifted.frame, card, lookups, given, kept=sifted.kept),
+        sifted.kept,
+        sifted.rejects,
+        _ids(sifted.frame, card),
+    )
+
+
+@dataclass(frozen=True)
+class Sifted:
+    """The rows of a block that are right, and the others.
+
+    Args:
+        frame: the raw columns of those that are right.
+        kept: which rows of the block they are, counted from 0.
+        rejects: the others; see :class:`ReadBlock`.
+    """
+
+    frame: pl.DataFrame
+    kept: NDArray[np.int64]
+    rejects: pa.Table
+
+
+def sift_block(block: RawBlock, check: Callable[[pl.DataFrame, Place, Problems], object]) -> Sifted:
+    """Leaves out rows that are not as the format asks, then those a value of which is wrong.
+
+    Args:
+        block: the rows.
+        check: of rows that are as the format asks, tells the problems of their values.
+
+    Raises:
+        DataError: the file is not usable.
+    """
     form, content = Problems(every_row=True), Problems(every_row=True)
     frame = block.sift(form)
     whole = np.flatnonzero(~form.bad_rows(block.num_rows))
-
-    def place(row: int) -> str:
-        return block.place(int(whole[row]))
-
-    prepare(frame, card, lookups, place=place, require_label=True, problems=content)
-    if given is None and isinstance(card.split, TimeSplit):
-        split_times(frame, card, card.split, place=place, problems=content)
+    check(frame, lambda row: block.place(int(whole[row])), content)
     right = ~content.bad_rows(len(frame))
-    frame = frame.filter(pl.Series(right, dtype=pl.Boolean))
     reasons = _Reasons()
     reasons.add(form, np.arange(block.num_rows))
     reasons.add(content, whole)
-    return ReadBlock(
-        _values(block, frame, card, lookups, given, kept=whole[right]),
-        whole[right],
-        reasons.table(block),
-        _ids(frame, card),
-    )
+    kept = frame.filter(pl.Series(right, dtype=pl.Boolean))
+    return Sifted(kept, whole[right], reasons.table(block))
+
+
+def with_row_ids(rejects: pa.Table, block: RawBlock) -> pa.Table:
+    """Rejected rows of a block, by their number over all inputs in place of that in the block."""
+    row_id = pa.array(rejects["row"].to_numpy() + block.first_row_id)
+    return rejects.drop_columns(["row"]).add_column(0, "row_id", row_id)
 
 
 def id_columns(card: DatasetCard) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import polars as pl
@@ -122,18 +123,34 @@ def _gapped_arrays(parquet: pq.ParquetFile, wanted: tuple[str, ...]) -> list[str
     return found
 
 
+class Table(Protocol):
+    """What rows in columns come from."""
+
+    @property
+    def path(self) -> AnyPath:
+        """Its name in an error."""
+
+    @property
+    def card_columns(self) -> Mapping[str, Column]:
+        """What the columns are."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Texts that mean "no value"."""
+
+
 @dataclass(frozen=True)
 class TableRows:
-    """Rows of a Parquet file.
+    """Rows of a Parquet file, or of an Arrow stream.
 
     Args:
-        file: the file.
+        file: what they come from.
         batch: the rows.
         first: number of the first of them in the file.
         wanted: columns to read.
     """
 
-    file: TableFile
+    file: Table
     batch: pa.RecordBatch
     first: int
     wanted: tuple[str, ...]

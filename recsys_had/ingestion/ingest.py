@@ -20,8 +20,8 @@ from recsys_had.data.files import is_plain
 from recsys_had.data.lookups import SideTable
 from recsys_had.data.raw import BLOCK_BYTES, RawSource
 from recsys_had.data.read_block import id_columns
+from recsys_had.engines.local import available_cores, open_engine
 from recsys_had.errors import DataError
-from recsys_had.ingestion.engine import available_cores, open_engine
 from recsys_had.ingestion.passes import AllStaged, merge_all, stage_all, write_all_parts
 from recsys_had.ingestion.rejects import write_rejects
 from recsys_had.ingestion.stage import Stager, save_side_tables

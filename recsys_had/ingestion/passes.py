@@ -13,6 +13,7 @@ from recsys_had.data.problems import Problems
 from recsys_had.data.raw import RawSource
 from recsys_had.data.split import Splits, split_stratified
 from recsys_had.data.statistics import Fitted, Statistics
+from recsys_had.engines.local import Engine
 from recsys_had.errors import DataError
 from recsys_had.ingestion.counting import (
     Counter,
@@ -20,7 +21,6 @@ from recsys_had.ingestion.counting import (
     counted_fields,
     crosses_to_count,
 )
-from recsys_had.ingestion.engine import Engine
 from recsys_had.ingestion.parts import PartWriter, part_names
 from recsys_had.ingestion.shard import Staged
 from recsys_had.ingestion.stage import Stager

@@ -15,7 +15,7 @@ import pyarrow as pa
 from recsys_had.data.duplicates import read_ids, write_ids
 from recsys_had.data.lookups import SideTable
 from recsys_had.data.raw import RawBlock
-from recsys_had.data.read_block import SPLIT, id_columns, read_block
+from recsys_had.data.read_block import SPLIT, id_columns, read_block, with_row_ids
 from recsys_had.errors import DataError
 from recsys_had.ingestion.counting import count
 from recsys_had.ingestion.shard import ROW, Shard, Staged, write_batch
@@ -74,8 +74,7 @@ class Stager:
         values = _narrow(found.values)
         if found.kept is not None:
             values = values.append_column(ROW, pa.array(found.kept))
-            row_id = pa.array(found.rejects["row"].to_numpy() + block.first_row_id)
-            rejects = found.rejects.drop(["row"]).add_column(0, "row_id", row_id)
+            rejects = with_row_ids(found.rejects, block)
             write_batch(rejects.combine_chunks().to_batches()[0], shard.rejects_path)
         kept = np.arange(block.num_rows) if found.kept is None else found.kept
         for name, ids in found.ids.items():

@@ -24,8 +24,8 @@ from recsys_had.data.shards import encoder_of
 from recsys_had.data.split import Splits
 from recsys_had.data.statistics import Fitted, Scale, rows_per_value
 from recsys_had.data.vocabulary import Vocabulary
+from recsys_had.engines.local import Engine
 from recsys_had.errors import DataError, SchemaError
-from recsys_had.ingestion.engine import Engine
 from recsys_had.ingestion.shard import Staged, splits_of
 from recsys_had.schema import SPLITS, DatasetCard
 from recsys_had.storage import AnyPath

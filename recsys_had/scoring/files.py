@@ -1,36 +1,27 @@
 """Raw files to scores: parts of Parquet, whole or not there, and a manifest that lists them."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Literal
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys_had.batch import EncodedRows
 from recsys_had.columns import source_columns
-from recsys_had.data.raw import RawBlock, RawSource
-from recsys_had.errors import DataError
+from recsys_had.data.raw import BLOCK_BYTES, RawBlock, RawSource
+from recsys_had.data.stream import StreamSource
+from recsys_had.engines.local import open_engine
+from recsys_had.errors import DataError, WorkerLostError
 from recsys_had.output import OutputFolder
 from recsys_had.schema import DatasetCard
+from recsys_had.scoring.parts import Entry, MakeColumns, PartScorer, rejects_path
+from recsys_had.scoring.pipeline import pipelined
 from recsys_had.scoring.predictor import BatchPredictor
 from recsys_had.storage import AnyPath
-from recsys_had.whole_files import file_digest
+from recsys_had.whole_files import drop_unfinished
 
 _OWN_COLUMNS = ("row_id", "score")
-
-
-class RowColumns(Protocol):
-    """Makes further columns beside the score of each row."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What the columns are called."""
-
-    def __call__(self, rows: EncodedRows) -> dict[str, pa.Array]:
-        """The columns of some rows, by name, each as long as they are."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +29,21 @@ class PredictReport:
     """What a prediction wrote.
 
     Args:
+        rows_read: rows of the inputs: those scored and those rejected.
         rows: rows scored.
+        rows_rejected: rows that were left out and told in ``rejects.parquet``.
         oov: per field, values that training never saw, or left without a row of their own
             (missing ones not counted).
         parts: names of the files written, in row order.
+        peak_rss_bytes: most memory the processes have held, added up.
     """
 
+    rows_read: int
     rows: int
+    rows_rejected: int
     oov: dict[str, int]
     parts: list[str]
+    peak_rss_bytes: int
 
 
 def predict_files(
@@ -55,40 +52,55 @@ def predict_files(
     out: AnyPath,
     *,
     keep: Sequence[str] = (),
-    extras: Sequence[RowColumns] = (),
+    extras: Sequence[MakeColumns] = (),
+    engine: Literal["local", "ray"] = "local",
+    num_workers: int = 1,
+    on_error: Literal["stop", "reject"] = "stop",
     resume: bool = False,
     overwrite: bool = False,
+    block_bytes: int = BLOCK_BYTES,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> PredictReport:
-    """Streams raw files into ``part-*.parquet`` of row_id, kept columns and score.
+    """Streams raw rows into ``part-*.parquet`` of row_id, kept columns and score.
+
+    Each block of some 32 MiB becomes a part, in memory that does not grow with the rows. With one
+    worker, reading, scoring and writing of three blocks overlap in this process; more are
+    processes of their own. The scores are the same to the bit.
 
     Args:
         predictor: what scores.
-        inputs: files, URLs or globs; row ids count through them in this order.
+        inputs: files, URLs or globs; row ids count through them in this order. Or ``-`` alone: an
+            Arrow stream on standard input.
         out: folder to write.
         keep: raw columns to copy beside the score.
-        extras: make further columns beside the score.
-        resume: go on after a kill; parts already written are not scored again.
+        extras: make what makes further columns beside the score; sent to other processes where
+            there are some.
+        engine: ``local``, or ``ray`` for the machines of a cluster, which must all see the run,
+            the files and ``out`` at the same paths.
+        num_workers: processes; each holds the whole model.
+        on_error: what a row that is not as the card says does: ``stop``, or ``reject``: it is left
+            out and told, with file, line and reason, in ``rejects.parquet``.
+        resume: go on after a kill; parts already written are not scored again. Of an Arrow stream
+            the same rows must come again: blocks that differ are scored anew.
         overwrite: replace what ``out`` holds.
+        block_bytes: decompressed bytes of a block; parts are cut by it.
         on_rows: told the number of rows of each part.
 
     Raises:
         DataError: a raw row, a file or the output folder is not usable.
+        WorkerLostError: a process was killed; what is finished is kept.
     """
-    own = [*_OWN_COLUMNS, *(name for extra in extras for name in extra.names)]
-    taken = [name for name in keep if name in own]
-    if taken:
-        raise DataError(
-            f"--keep {taken[0]}: scores have a column {taken[0]} of their own. "
-            "Rename it in the raw rows, or join by row_id."
-        )
-    _refuse_side_columns(predictor.run.card, keep)
-    source = RawSource(inputs, predictor.run.card, label="optional", keep=keep)
+    card = predictor.run.card
+    made = [make(predictor) for make in extras]
+    _check_keep(card, keep, [*_OWN_COLUMNS, *(name for extra in made for name in extra.names)])
+    source = _source(inputs, card, keep)
     fingerprint = {
         "run": predictor.run.manifest["digest"],
         "inputs": source.fingerprint,
         "keep": list(keep),
-        "extras": [list(extra.names) for extra in extras],
+        "extras": [list(extra.names) for extra in made],
+        "on_error": on_error,
+        "block_bytes": block_bytes,
     }
     with OutputFolder(
         out,
@@ -98,25 +110,48 @@ def predict_files(
         fingerprint=fingerprint,
         keep_unfinished=True,
     ) as folder:
-        done = [
-            _write_part(predictor, folder, number, block, keep, extras, on_rows)
-            for number, block in enumerate(_at_least_one(source))
-        ]
+        for root in (folder.stage, folder.work):
+            drop_unfinished(root)
+        tasks = enumerate(_at_least_one(source, block_bytes))
+        alone = engine == "local" and num_workers == 1
+        load: Callable[[], BatchPredictor] = (lambda: predictor) if alone else predictor.loading
+        scorer = PartScorer(load, folder.stage, folder.work, keep, extras, on_error == "reject")
+        done: list[Entry] = []
+        try:
+            with open_engine(engine, num_workers=num_workers, folder=folder.work) as workers:
+                found = (
+                    pipelined(tasks, scorer.read, scorer.score, scorer.write)
+                    if alone
+                    else workers.map(scorer, tasks)
+                )
+                for entry in found:
+                    done.append(entry)
+                    on_rows(entry["rows"])
+                peak_rss_bytes = workers.peak_rss_bytes
+        except WorkerLostError as error:
+            raise WorkerLostError(f"{error} Add --resume.") from error
+        _write_rejects(folder, len(done))
         report = PredictReport(
+            rows_read=sum(part["rows"] + part["rejected"] for part in done),
             rows=sum(part["rows"] for part in done),
+            rows_rejected=sum(part["rejected"] for part in done),
             oov={
                 field.name: sum(part["oov"].get(field.name, 0) for part in done)
-                for field in predictor.run.card.fields
+                for field in card.fields
             },
             parts=[part["name"] for part in done],
+            peak_rss_bytes=peak_rss_bytes,
         )
         manifest = {
             "kind": "scores",
             "run_digest": predictor.run.manifest["digest"],
             "weights_digest": predictor.run.manifest["weights_digest"],
+            "rows_read": report.rows_read,
             "rows": report.rows,
+            "rows_rejected": report.rows_rejected,
             "oov": report.oov,
             "keep": list(keep),
+            "inputs": source.fingerprint,
             "parts": done,
         }
         (folder.stage / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
@@ -125,7 +160,26 @@ def predict_files(
     return report
 
 
-def _refuse_side_columns(card: DatasetCard, keep: Sequence[str]) -> None:
+def _source(
+    inputs: Sequence[str | AnyPath], card: DatasetCard, keep: Sequence[str]
+) -> RawSource | StreamSource:
+    if "-" not in map(str, inputs):
+        return RawSource(inputs, card, label="optional", keep=keep)
+    if len(inputs) > 1:
+        raise DataError("--input -: standard input must be the only input. Leave the others out.")
+    if sys.stdin is None or sys.stdin.isatty():
+        raise DataError("--input -: an Arrow stream must come on standard input. Pipe one in.")
+    return StreamSource(sys.stdin.buffer, card, keep=keep)
+
+
+def _check_keep(card: DatasetCard, keep: Sequence[str], own: Sequence[str]) -> None:
+    """Refuses columns that cannot stand beside the scores."""
+    taken = [name for name in keep if name in own]
+    if taken:
+        raise DataError(
+            f"--keep {taken[0]}: scores have a column {taken[0]} of their own. "
+            "Rename it in the raw rows, or join by row_id."
+        )
     raw = source_columns(card.columns)
     problems = [
         f"--keep {name}: comes from the side table {lookup.file}, not from the raw rows, and "
@@ -138,55 +192,24 @@ def _refuse_side_columns(card: DatasetCard, keep: Sequence[str]) -> None:
         raise DataError(problems)
 
 
-def _write_part(
-    predictor: BatchPredictor,
-    folder: OutputFolder,
-    number: int,
-    block: RawBlock,
-    keep: Sequence[str],
-    extras: Sequence[RowColumns],
-    on_rows: Callable[[int], None],
-) -> dict[str, Any]:
-    """Scores one block, unless a part of an earlier try is there whole."""
-    name = f"part-{number:05d}.parquet"
-    path, note = folder.stage / name, folder.work / f"{name}.json"
-    if note.is_file():
-        found: dict[str, Any] = json.loads(note.read_text())
-        if path.is_file() and file_digest(path) == found["sha256"]:
-            on_rows(found["rows"])
-            return found
-    encoded = predictor.encoder.encode(block.frame, place=block.place)
-    rows = predictor.rows(encoded)
-    score = predictor.score_rows(rows)
-    last = block.first_row_id + len(score)
-    columns: dict[str, Any] = {
-        "row_id": pa.array(np.arange(block.first_row_id, last, dtype=np.int64))
-    }
-    columns |= {name: block.frame[name].to_arrow() for name in keep}
-    columns["score"] = pa.array(score)
-    for extra in extras:
-        columns |= extra(rows)
-    fresh = path.with_suffix(".tmp")
-    pq.write_table(pa.table(columns), fresh, compression="zstd")
-    digest = file_digest(fresh)
-    fresh.rename(path)
-    entry = {
-        "name": name,
-        "rows": len(score),
-        "sha256": digest,
-        "oov": {**predictor.encoder.unseen(block.frame, encoded), **predictor.without_row(rows)},
-    }
-    note.with_suffix(".tmp").write_text(json.dumps(entry))
-    note.with_suffix(".tmp").rename(note)
-    on_rows(len(score))
-    return entry
-
-
-def _at_least_one(source: RawSource) -> Iterator[RawBlock]:
+def _at_least_one(source: RawSource | StreamSource, block_bytes: int) -> Iterator[RawBlock]:
     """The source's blocks, or an empty one: a folder without a part is hard to read."""
     found = False
-    for block in source.blocks():
+    for block in source.blocks(block_bytes):
         found = True
         yield block
     if not found:
         yield source.empty_block()
+
+
+def _write_rejects(folder: OutputFolder, num_parts: int) -> None:
+    """The rejected rows of all blocks in one file, in the order of the rows; no file of none."""
+    paths = [rejects_path(folder.work, number) for number in range(num_parts)]
+    paths = [path for path in paths if path.is_file()]
+    if not paths:
+        return
+    with pq.ParquetWriter(
+        folder.stage / "rejects.parquet", pq.read_schema(paths[0]), compression="zstd"
+    ) as writer:
+        for path in paths:
+            writer.write_table(pq.read_table(path))

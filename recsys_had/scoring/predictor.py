@@ -1,31 +1,61 @@
 """BatchPredictor: raw rows in, scores out, in input order, with the run's own encoder."""
 
 import logging
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from recsys_had.batch import EncodedRows
 from recsys_had.data.encode import Encoder
 from recsys_had.data.folder import DataFolder, layout_of
-from recsys_had.data.parquet import Position, SplitReader, rows_from_table
+from recsys_had.data.parquet import rows_from_table
 from recsys_had.data.sampling import in_words
+from recsys_had.data.shards import pieces_of, shards_of
+from recsys_had.engines.local import available_cores
 from recsys_had.errors import CheckpointError, DataError, SchemaError
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
 from recsys_had.run_folder import RunFolder
 from recsys_had.scoring.frames import as_polars
+from recsys_had.scoring.lanes import Lanes
+from recsys_had.scoring.reading import frame_rows
 from recsys_had.suggest import nearest
 
 Logits = NDArray[np.float32]
 Scores = NDArray[np.float32]
 
+BATCH_SIZE = 4096
+
 _log = logging.getLogger("recsys_had")
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How another process comes by the same predictor; a plain value that can be sent to it.
+
+    Args:
+        path: the run folder.
+        digest: of the run, which must still be the same.
+        batch_size: rows scored together.
+    """
+
+    path: Path
+    digest: str
+    batch_size: int
+
+    def __call__(self) -> "BatchPredictor":
+        """The predictor, loaded once a process, which is given one core.
+
+        Raises:
+            CheckpointError: the run is another meanwhile.
+        """
+        return _loaded(self)
 
 
 class BatchPredictor:
@@ -36,19 +66,29 @@ class BatchPredictor:
         encoder: the run's own encoder.
         model: the model with the run's weights.
         batch_size: rows scored together.
+        num_lanes: batches scored at once, each on one core; None: one a core.
     """
 
     def __init__(
-        self, *, run: RunFolder, encoder: Encoder, model: CTRModel, batch_size: int = 8192
+        self,
+        *,
+        run: RunFolder,
+        encoder: Encoder,
+        model: CTRModel,
+        batch_size: int = BATCH_SIZE,
+        num_lanes: int | None = None,
     ) -> None:
         self.run = run
         self.encoder = encoder
         self.model = model.eval()
         self.batch_size = batch_size
         self._layout = layout_of(run.card)
+        self._lanes = Lanes(num_lanes or available_cores())
 
     @classmethod
-    def load(cls, path: Path | str, *, batch_size: int = 8192) -> "BatchPredictor":
+    def load(
+        cls, path: Path | str, *, batch_size: int = BATCH_SIZE, num_lanes: int | None = None
+    ) -> "BatchPredictor":
         """Loads a run folder.
 
         Raises:
@@ -70,16 +110,22 @@ class BatchPredictor:
             model.import_state(run.weights())
         except ValueError as cause:
             raise CheckpointError(f"{path}/weights.safetensors: {cause}") from cause
-        return cls(run=run, encoder=encoder, model=model, batch_size=batch_size)
+        return cls(
+            run=run, encoder=encoder, model=model, batch_size=batch_size, num_lanes=num_lanes
+        )
 
     def logits(self, rows: EncodedRows) -> Logits:
-        """What the model says of encoded rows, ``(B,)`` float32."""
-        found = [np.empty(0, np.float32)]
-        with torch.inference_mode():
-            for first in range(0, len(rows), self.batch_size):
-                index = np.arange(first, min(first + self.batch_size, len(rows)))
-                found.append(self.model(rows.take(index).to_batch()).numpy())
-        return np.concatenate(found)
+        """What the model says of encoded rows, ``(B,)`` float32.
+
+        To the bit the same for a row whatever other rows it comes with; see
+        :mod:`recsys_had.scoring.lanes`.
+        """
+        return self._lanes.run(self.model, rows, batch_size=self.batch_size)
+
+    @property
+    def loading(self) -> Loading:
+        """How another process comes by the same."""
+        return Loading(self.run.path.absolute(), self.run.manifest["digest"], self.batch_size)
 
     def score_rows(self, rows: EncodedRows) -> Scores:
         """Scores encoded rows: the probability of a click, ``(B,)`` float32."""
@@ -87,8 +133,10 @@ class BatchPredictor:
 
     def to_scores(self, logits: Logits) -> Scores:
         """Probabilities of a click, of logits: the one place where they are made."""
-        scores: Scores = torch.sigmoid(torch.from_numpy(logits)).numpy()
-        return scores
+        # In float64 and by numpy, whose result does not depend on a number's place among others.
+        small = np.exp(-np.abs(logits.astype(np.float64)))
+        scores = np.where(logits >= 0, 1 / (1 + small), small / (1 + small))
+        return scores.astype(np.float32)
 
     def score_frame(self, frame: pd.DataFrame | pl.DataFrame | pl.LazyFrame | pa.Table) -> Scores:
         """Scores a frame of raw rows; columns by name, the label not needed.
@@ -103,7 +151,7 @@ class BatchPredictor:
             raise DataError(
                 [f"column {name}: is missing.{nearest(name, frame.columns)}" for name in missing]
             )
-        return self.score_rows(self._encode(frame, "row"))
+        return self.score_rows(frame_rows(frame, self.encoder))
 
     def score_split(self, data: DataFolder, split: str) -> tuple[Scores, Scores]:
         """Label and score of each row of an encoded split, in row order.
@@ -123,25 +171,18 @@ class BatchPredictor:
                 "trained with, so its ids mean other values. Score the raw rows with "
                 "`recsys-had predict`."
             )
+        layout = replace(self._layout, has_weight=False)
         if not data.rows(split):
             known = [name for name in ("train", "valid", "test") if data.rows(name)]
             raise DataError(f"{data.path}: has no row in split '{split}'.{nearest(split, known)}")
-        reader = SplitReader(data.path / split, layout=self._layout, batch_size=self.batch_size)
+        columns = ["row_id", "label", *layout.fields, *layout.dense, *layout.vectors]
         labels, scores = [], []
-        with torch.inference_mode():
-            for step in reader.steps(Position(0, 0)):
-                labels.append(step.batch.label.numpy())
-                scores.append(self.to_scores(self.model(step.batch).numpy()))
+        for shard in shards_of(data, split):
+            for piece in pieces_of(shard, columns):
+                rows = rows_from_table(pa.Table.from_batches([piece]), layout)
+                labels.append(piece.column("label").to_numpy().astype(np.float32))
+                scores.append(self.score_rows(rows))
         return np.concatenate(labels), np.concatenate(scores)
-
-    def _encode(self, frame: pl.DataFrame, place: str) -> EncodedRows:
-        return self.rows(self.encoder.encode(frame, place=place))
-
-    def rows(self, encoded: pl.DataFrame) -> EncodedRows:
-        """Encoded rows as the model reads them, numbered from 0."""
-        table = encoded.to_arrow()
-        row_id = pa.array(np.arange(len(encoded), dtype=np.int64))
-        return rows_from_table(table.append_column("row_id", row_id), self._layout)
 
     def without_row(self, rows: EncodedRows) -> dict[str, int]:
         """Per managed field, the number of values that training left without a row."""
@@ -155,3 +196,11 @@ class BatchPredictor:
             field: int(((ids[field].values() > 0) & (found[field].values() == 0)).sum())
             for field in embeddings.managed_fields
         }
+
+
+@lru_cache(maxsize=1)
+def _loaded(loading: Loading) -> BatchPredictor:
+    found = BatchPredictor.load(loading.path, batch_size=loading.batch_size, num_lanes=1)
+    if found.run.manifest["digest"] != loading.digest:
+        raise CheckpointError(f"{loading.path}: was changed while it was used. Run it again.")
+    return found

@@ -48,7 +48,7 @@ from ingestion_jobs import (
 )
 from ingestion_rows import SPLITS, criteo, csv_splits, distinct
 
-from recsys_had.ingestion.engine import available_cores
+from recsys_had.engines.local import available_cores
 from recsys_had.versions import library_versions
 
 GB = 1e9

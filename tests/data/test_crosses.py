@@ -93,7 +93,7 @@ def test_crosses_are_encoded_as_worked_out_by_hand() -> None:
 def test_a_cross_never_seen_is_unseen_and_one_with_a_missing_part_is_missing() -> None:
     encoder = fitted()
     frame = pl.DataFrame(ROWS | {"user": ["b", "a", "a", "a"], "price": [None, 1, 9, 9]})
-    counts = encoder.unseen(frame, encoder.encode(frame))
+    counts = unseen(encoder, frame)
     # b|1 and a|0; of v|(-inf, 2.5)|21, u|[2.5, inf)|0 and w|[2.5, inf)|1 the last is known.
     assert counts["user_x_hour"] == 2
     assert counts["url_x_price_x_visits"] == 2
@@ -288,3 +288,8 @@ def test_a_wrong_cross_is_told_with_file_and_line(old: str, new: str, told: str)
     with pytest.raises(SchemaError) as caught:
         parse_card(CARD.replace(old, new), path="c.yaml")
     assert caught.value.problems == (f"c.yaml{told}",)
+
+
+def unseen(encoder: Encoder, frame: pl.DataFrame) -> dict[str, int]:
+    values = encoder.prepare(frame)
+    return encoder.unseen(values, encoder.encode_values(values))

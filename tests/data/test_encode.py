@@ -149,7 +149,7 @@ def test_only_values_that_are_there_count_as_unseen() -> None:
     )
     # 5 is in bucket 2, 99 in 21; "c" and "never" are not among the items.
     counts = {"C1": 2, "C2": 0, "tags": 3, "I1": 1, "genre": 0}
-    assert encoder.unseen(frame, encoder.encode(frame)) == counts
+    assert unseen(encoder, frame) == counts
 
 
 def test_ids_lead_back_to_values_where_there_is_a_vocabulary() -> None:
@@ -320,3 +320,8 @@ def test_a_dense_json_of_another_shape_is_refused(tmp_path: Path, content: Any) 
     told = re.escape(f"{tmp_path}: is not an encoder: card.json or dense.json cannot be read: ")
     with pytest.raises(CheckpointError, match=f"^{told}"):
         Encoder.load(tmp_path)
+
+
+def unseen(encoder: Encoder, frame: pl.DataFrame) -> dict[str, int]:
+    values = encoder.prepare(frame)
+    return encoder.unseen(values, encoder.encode_values(values))

@@ -193,7 +193,7 @@ def test_columns_of_numbers_are_encoded_as_worked_out_by_hand(tmp_path: Path) ->
     intervals = encoder.value_of("age", pl.Series([1, 3, 0, 2])).to_list()
     assert intervals == ["(-inf, 2)", "[4, inf)", None, "[2, 4)"]
     assert encoder.counts_of("price").rows() == [("(-inf, 9)", 3, 1), ("[9, inf)", 4, 2)]
-    assert encoder.unseen(rows, encoder.encode(rows)) == {"age": 0, "price": 0, "visits": 0}
+    assert unseen(encoder, rows) == {"age": 0, "price": 0, "visits": 0}
     later = pl.DataFrame({"age": [-99, 10**9], "price": [3, -4], "height": [5, None]})
     later = later.with_columns(visits=pl.lit("3"))
     encoder.save(tmp_path)
@@ -251,3 +251,8 @@ def test_bins_are_carried_where_their_intervals_are_the_same() -> None:
         for numbers in ([1, 2, 3], [0, 2, 4])  # edges 2 3 and 2 4
     )
     assert newer.carried_ids("x", older).tolist() == [0, 1, -1, -1]
+
+
+def unseen(encoder: Encoder, frame: pl.DataFrame) -> dict[str, int]:
+    values = encoder.prepare(frame)
+    return encoder.unseen(values, encoder.encode_values(values))

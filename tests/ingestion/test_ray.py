@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from recsys_had.data.raw import RawSource
+from recsys_had.engines import ray_tasks
+from recsys_had.engines.local import ONE_THREAD, environment, open_engine
 from recsys_had.errors import (
     ConfigError,
     DataError,
@@ -23,15 +25,13 @@ from recsys_had.errors import (
     SchemaError,
     WorkerLostError,
 )
-from recsys_had.ingestion import ray_engine
-from recsys_had.ingestion.engine import ONE_THREAD, environment, open_engine
 from recsys_had.ingestion.ingest import ingest
 from recsys_had.ingestion.stage import Stager
 from recsys_had.schema import parse_card
 from tests.ingestion import test_rejects
 from tests.ingestion.test_workers import BLOCK_BYTES, HASHED, STRATIFIED, card, digests, write_rows
 
-for name, value in ray_engine.SETTINGS.items():
+for name, value in ray_tasks.SETTINGS.items():
     os.environ.setdefault(name, value)
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'recsys_had[ray]'")
 
@@ -209,9 +209,9 @@ def test_a_machine_that_does_not_see_the_folder_is_told(tmp_path: Path, cluster:
 
 
 def test_a_machine_with_other_libraries_is_told() -> None:
-    other = ray_engine.Here("head", (), (("recsys_had", "0.0.1"), *[("x", None)] * 3))
+    other = ray_tasks.Here("head", (), (("recsys_had", "0.0.1"), *[("x", None)] * 3))
     with pytest.raises(ConfigError, match=r"same libraries\. \S+ has recsys_had \S+, head has 0\."):
-        ray_engine.join(other)
+        ray_tasks.join(other)
 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:1"])

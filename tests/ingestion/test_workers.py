@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recsys_had.engines.local import open_engine
 from recsys_had.errors import DataError, EngineError, WorkerLostError
-from recsys_had.ingestion.engine import open_engine
 from recsys_had.ingestion.ingest import ingest
 from recsys_had.schema import DatasetCard, parse_card
 
@@ -261,7 +261,7 @@ def test_an_engine_that_is_not_there_costs_no_work(
             ingest(card(HASHED), given, out, num_workers=1, block_bytes=BLOCK_BYTES)
     staged = sorted((out / ".work" / "state").glob("shard-*"))
     assert len(staged) >= 3
-    monkeypatch.setattr("recsys_had.ingestion.engine.find_spec", lambda name: None)
+    monkeypatch.setattr("recsys_had.engines.local.find_spec", lambda name: None)
     with pytest.raises(EngineError, match="Ray is not installed"):
         ingest(card(HASHED), given, out, engine="ray", block_bytes=BLOCK_BYTES)
     assert sorted((out / ".work" / "state").glob("shard-*")) == staged

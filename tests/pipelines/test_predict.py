@@ -121,7 +121,7 @@ def test_a_frame_without_a_column_is_refused_with_the_nearest_name(job) -> None:
         BatchPredictor.load(job.run).score_frame(frame)
 
 
-def test_batches_of_any_size_give_nearly_the_same_scores(job) -> None:
+def test_batches_of_any_size_give_the_same_scores(job) -> None:
     frame = raw_frame(job)
     whole = BatchPredictor.load(job.run).score_frame(frame)
     for batch_size in (1, 7):

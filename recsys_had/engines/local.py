@@ -212,7 +212,7 @@ def _open_ray(num_workers: int | None, folder: Path | None) -> Iterator[Engine]:
             "--engine ray: Ray is not installed. Run `pip install 'recsys_had[ray]'`, or leave the "
             "option out."
         )
-    from recsys_had.ingestion.ray_engine import RayTasks
+    from recsys_had.engines.ray_tasks import RayTasks
 
     with RayTasks.open(num_workers, folder=folder) as tasks:
         yield tasks

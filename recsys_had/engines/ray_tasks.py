@@ -26,8 +26,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from recsys_had.errors import EngineError, WorkerLostError
-from recsys_had.ingestion.engine import (
+from recsys_had.engines.local import (
     ONE_THREAD,
     Found,
     Measured,
@@ -37,6 +36,7 @@ from recsys_had.ingestion.engine import (
     environment,
     measured,
 )
+from recsys_had.errors import EngineError, WorkerLostError
 from recsys_had.versions import library_versions
 
 # What the bytes of results depend on.
@@ -103,7 +103,7 @@ class RayTasks:
                     tasks.close()
 
     def map(self, function: Callable[[Task], Found], tasks: Iterable[Task]) -> Iterator[Found]:
-        """See :class:`recsys_had.ingestion.engine.Engine`.
+        """See :class:`recsys_had.engines.local.Engine`.
 
         Raises:
             WorkerLostError: a task's process was killed at every try, or the cluster is gone.

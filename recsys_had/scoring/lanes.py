@@ -1,0 +1,103 @@
+"""Lanes: batches scored side by side, each on one core, so that a row's score is always the same.
+
+Two things make float32 results depend on the other rows of a batch: matrix products of fewer rows
+than a kernel takes at once, and element-wise functions, whose last few elements are worked out by
+another implementation, wherever a batch ends or is divided among threads. So each batch is filled
+up to a multiple of 32 rows, and one thread works on all of it; cores have batches of their own.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys_had.batch import Batch, EncodedRows
+
+# At least as many as any kernel works on at once.
+_ROWS_OF_A_KERNEL = 32
+
+Forward = Callable[[Batch], Tensor]
+
+
+class Lanes:
+    """Scores batches in several threads, each of which uses one core.
+
+    Args:
+        num_lanes: threads.
+    """
+
+    def __init__(self, num_lanes: int) -> None:
+        self.num_lanes = num_lanes
+        self._pool = ThreadPoolExecutor(
+            num_lanes,
+            thread_name_prefix="recsys_had-lane",
+            initializer=torch.set_num_threads,
+            initargs=(1,),
+        )
+
+    def run(self, forward: Forward, rows: EncodedRows, *, batch_size: int) -> NDArray[np.float32]:
+        """What a model says of each row, ``(B, ...)`` float32, whatever the size of a batch.
+
+        Of no rows, ``(0,)``.
+
+        Args:
+            forward: gives a tensor whose first dimension is the rows of a batch.
+            rows: all rows.
+            batch_size: rows of a batch.
+        """
+        if not len(rows):
+            return np.empty(0, np.float32)
+        # Few rows are shared out, too, but not for less than is worth a thread.
+        share = -(-len(rows) // self.num_lanes)
+        size = _filled(min(batch_size, max(share, _ROWS_OF_A_KERNEL)))
+        starts = range(0, len(rows), size)
+        with _OneCore():
+            found = self._pool.map(
+                lambda first: _run(forward, rows, first, min(first + size, len(rows))), starts
+            )
+            return np.concatenate(list(found))
+
+
+def _run(forward: Forward, rows: EncodedRows, first: int, end: int) -> NDArray[np.float32]:
+    """The rows from the first to the end, and as many of the last again as are missing."""
+    index = np.minimum(np.arange(first, first + _filled(end - first)), end - 1)
+    with torch.inference_mode():
+        found: NDArray[np.float32] = forward(rows.take(index).to_batch()).float().numpy()
+    return found[: end - first]
+
+
+def _filled(num_rows: int) -> int:
+    """The next multiple of the rows of a kernel.
+
+    >>> _filled(1), _filled(32), _filled(4097)
+    (32, 32, 4128)
+    """
+    return max(1, -(-num_rows // _ROWS_OF_A_KERNEL)) * _ROWS_OF_A_KERNEL
+
+
+class _OneCore:
+    """Has torch use one core for a batch, and as many as before when nobody scores any more.
+
+    The number is a thread's own to OpenMP, but the process's to MKL.
+    """
+
+    _lock = threading.Lock()
+    _users = 0
+    _before = 1
+
+    def __enter__(self) -> None:
+        with _OneCore._lock:
+            if _OneCore._users == 0:
+                _OneCore._before = torch.get_num_threads()
+                torch.set_num_threads(1)
+            _OneCore._users += 1
+
+    def __exit__(self, *error: object) -> None:
+        with _OneCore._lock:
+            _OneCore._users -= 1
+            if _OneCore._users == 0:
+                torch.set_num_threads(_OneCore._before)

@@ -1,0 +1,136 @@
+"""Parts: what becomes of one block of raw rows, read, scored and written, in any process."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys_had.batch import EncodedRows
+from recsys_had.data.raw import RawBlock
+from recsys_had.scoring.predictor import BatchPredictor
+from recsys_had.scoring.reading import ReadRows, read_rows
+from recsys_had.whole_files import file_digest, unfinished, write_whole
+
+_ROW_GROUP_ROWS = 1 << 16
+
+
+class RowColumns(Protocol):
+    """Makes further columns beside the score of each row."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the columns are called."""
+
+    def __call__(self, rows: EncodedRows) -> dict[str, pa.Array]:
+        """The columns of some rows, by name, each as long as they are."""
+
+
+# Makes them for a predictor; it can be sent to another process.
+MakeColumns = Callable[[BatchPredictor], RowColumns]
+
+
+@dataclass(frozen=True)
+class _Read:
+    number: int
+    digest: str | None
+    found: ReadRows
+
+
+@dataclass(frozen=True)
+class _Scored:
+    read: _Read
+    columns: dict[str, Any]
+
+
+# What a manifest tells of a part.
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PartScorer:
+    """Scores blocks; what it leaves lies in files, so any process may do it, and any number.
+
+    Args:
+        load: gives the predictor.
+        stage: folder of the scores to be.
+        work: folder of notes on what is finished.
+        keep: raw columns to copy beside the score.
+        extras: make further columns.
+        reject: whether rows that are not as the card says are left out, not an error.
+    """
+
+    load: Callable[[], BatchPredictor]
+    stage: Path
+    work: Path
+    keep: Sequence[str] = ()
+    extras: Sequence[MakeColumns] = ()
+    reject: bool = False
+
+    def __call__(self, task: tuple[int, RawBlock]) -> Entry:
+        """All of it for one block and its number."""
+        return self.write(self.score(self.read(task)))
+
+    def read(self, task: tuple[int, RawBlock]) -> Entry | _Read:
+        """The rows of a block, or what is known of its part where an earlier try has written it."""
+        number, block = task
+        note = self.work / f"part-{number:05d}.json"
+        if note.is_file():
+            known: Entry = json.loads(note.read_text())
+            path = self.stage / known["name"]
+            is_same = known.pop("input") == block.digest
+            if is_same and path.is_file() and file_digest(path) == known["sha256"]:
+                return known
+        found = read_rows(block, self.load().encoder, keep=self.keep, reject=self.reject)
+        return _Read(number, block.digest, found)
+
+    def score(self, read: Entry | _Read) -> Entry | _Scored:
+        """The columns of a block's part."""
+        if isinstance(read, dict):
+            return read
+        predictor, rows = self.load(), read.found.rows
+        columns: dict[str, Any] = {"row_id": pa.array(rows.row_id), **read.found.kept}
+        columns["score"] = pa.array(predictor.score_rows(rows))
+        for make in self.extras:
+            columns |= make(predictor)(rows)
+        return _Scored(read, columns)
+
+    def write(self, scored: Entry | _Scored) -> Entry:
+        """Writes a part, whole or not at all."""
+        if isinstance(scored, dict):
+            return scored
+        number, found = scored.read.number, scored.read.found
+        rejects = rejects_path(self.work, number)
+        rejects.unlink(missing_ok=True)
+        if found.rejects.num_rows:
+            _write(found.rejects, rejects)
+        name = f"part-{number:05d}.parquet"
+        digest = _write(pa.table(scored.columns), self.stage / name)
+        entry = {
+            "name": name,
+            "rows": len(found.rows),
+            "rejected": found.rejects.num_rows,
+            "sha256": digest,
+            "oov": {**found.unseen, **self.load().without_row(found.rows)},
+        }
+        # The last: what it tells of is whole.
+        note = json.dumps({**entry, "input": scored.read.digest})
+        write_whole(self.work / f"part-{number:05d}.json", note)
+        return entry
+
+
+def rejects_path(work: Path, number: int) -> Path:
+    """Where the rejected rows of a block wait, if it has any."""
+    return work / f"rejects-{number:05d}.parquet"
+
+
+def _write(table: pa.Table, path: Path) -> str:
+    """Writes a table; the rename makes it whole. Its digest."""
+    fresh = unfinished(path)
+    pq.write_table(table, fresh, compression="zstd", row_group_size=_ROW_GROUP_ROWS)
+    digest = file_digest(fresh)
+    fresh.rename(path)
+    return digest

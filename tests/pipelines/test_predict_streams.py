@@ -1,0 +1,250 @@
+"""``recsys-had predict`` at scale: parts, processes, streams, rejects; the scores never change."""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recsys_had.data.folder import DataFolder
+from recsys_had.errors import DataError
+from recsys_had.scoring import BatchPredictor, predict_files
+from tests.pipelines.conftest import Job
+from tests.pipelines.test_predict import raw_frame, scores_of
+
+BLOCK_BYTES = 10_000
+
+
+@pytest.fixture(scope="module")
+def predictor(job: Job) -> BatchPredictor:
+    return BatchPredictor.load(job.run)
+
+
+@pytest.fixture(scope="module")
+def whole(job: Job, predictor: BatchPredictor, tmp_path_factory: Any) -> pd.DataFrame:
+    out = tmp_path_factory.mktemp("whole") / "scores"
+    predict_files(predictor, [job.raw], out, keep=["user"])
+    return scores_of(out)
+
+
+def as_stream(table: pa.Table, *, rows: int = 250) -> bytes:
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=rows)
+    return sink.getvalue()
+
+
+def raw_table(job: Job) -> pa.Table:
+    return pa.Table.from_pandas(raw_frame(job).drop(columns="label"), preserve_index=False)
+
+
+@pytest.fixture
+def standard_input(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def give(content: bytes) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+    return give
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("batch_size", [1, 7, 4096])
+def test_parts_processes_and_batches_change_no_bit(
+    job: Job, whole: pd.DataFrame, tmp_path: Path, workers: int, batch_size: int
+) -> None:
+    if workers > 1 and batch_size == 1:
+        pytest.skip("batches of one, in processes: minutes, and tells nothing new")
+    predictor = BatchPredictor.load(job.run, batch_size=batch_size)
+    report = predict_files(
+        predictor,
+        [job.raw],
+        tmp_path / "s",
+        keep=["user"],
+        num_workers=workers,
+        block_bytes=BLOCK_BYTES,
+    )
+    assert len(report.parts) > 5 and report.rows == report.rows_read == 3000
+    pd.testing.assert_frame_equal(scores_of(tmp_path / "s"), whole, check_exact=True)
+
+
+def test_text_parquet_streams_frames_and_encoded_rows_score_alike(
+    cli, job: Job, whole: pd.DataFrame, predictor: BatchPredictor, tmp_path: Path, standard_input
+) -> None:
+    table = raw_table(job)
+    pq.write_table(table, tmp_path / "rows.parquet")
+    standard_input(as_stream(table))
+    for source, out in ((tmp_path / "rows.parquet", "p"), ("-", "s")):
+        predict_files(predictor, [source], tmp_path / out, block_bytes=BLOCK_BYTES)
+        np.testing.assert_array_equal(scores_of(tmp_path / out)["score"], whole["score"])
+    np.testing.assert_array_equal(predictor.score_frame(table), whole["score"])
+    assert len(list((tmp_path / "s").glob("part-*.parquet"))) > 5
+    data = DataFolder.open(job.data)
+    for split in ("train", "valid", "test"):
+        rows = data.column(split, "row_id").astype(np.int64)
+        label, score = predictor.score_split(data, split)
+        np.testing.assert_array_equal(score, whole["score"].to_numpy()[rows])
+        np.testing.assert_array_equal(label, raw_frame(job)["label"].astype(int).to_numpy()[rows])
+
+
+def test_the_command_reads_a_stream(cli, job: Job, whole: pd.DataFrame, tmp_path: Path) -> None:
+    program = "from recsys_had.pipelines.cli import main; main()"
+    words = ["predict", job.run, "--input", "-", "--out", tmp_path / "s", "--json", "--workers", 2]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program, *map(str, words)],
+        input=as_stream(raw_table(job)),
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["rows"] == 3000
+    np.testing.assert_array_equal(scores_of(tmp_path / "s")["score"], whole["score"])
+
+
+def test_what_is_no_stream_is_told(
+    cli, job: Job, tmp_path: Path, predictor: BatchPredictor, standard_input
+) -> None:
+    table, out = raw_table(job), tmp_path / "s"
+    good = as_stream(table)
+    cases = {
+        r"^standard input: is not an Arrow stream": b"user\titem\n",
+        r"^standard input: cannot be read to its end": good[: len(good) // 2],
+        r"^standard input: column user: is missing\.": as_stream(table.drop_columns("user")),
+        r"^standard input: row 3: column age: must be a whole number; got 'x'": as_stream(
+            table.set_column(0, "age", pa.array(["1", "2", "3", "x", *["5"] * 2996]))
+        ),
+    }
+    for told, content in cases.items():
+        standard_input(content)
+        with pytest.raises(DataError, match=told):
+            predict_files(predictor, ["-"], out)
+        assert not out.exists()
+    with pytest.raises(DataError, match=r"^--input -: standard input must be the only input\."):
+        predict_files(predictor, ["-", job.raw], out)
+
+
+def test_an_empty_stream_gives_a_whole_folder(
+    job: Job, tmp_path: Path, predictor: BatchPredictor, standard_input
+) -> None:
+    standard_input(as_stream(raw_table(job).slice(0, 0)))
+    assert predict_files(predictor, ["-"], tmp_path / "s").rows == 0
+    assert len(scores_of(tmp_path / "s")) == 0
+
+
+def spoiled(job: Job, folder: Path) -> tuple[Path, list[int]]:
+    """The raw rows with some that are wrong, and which those are."""
+    lines = job.raw.read_text().splitlines()
+    wrong = [2, 17, 800, 801, 2999]
+    for row, line in zip(wrong, ["x", "", None, "1\t2", None], strict=True):
+        cells = lines[row].split("\t")
+        cells[1] = "old"
+        lines[row] = "\t".join(cells) if line is None else line
+    path = folder / "spoiled.tsv"
+    path.write_text("\n".join(lines) + "\n")
+    return path, wrong
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_wrong_rows_are_rejected_and_all_rows_reconcile(
+    job: Job, whole: pd.DataFrame, predictor: BatchPredictor, tmp_path: Path, workers: int
+) -> None:
+    path, wrong = spoiled(job, tmp_path)
+    out = tmp_path / "s"
+    with pytest.raises(DataError, match=rf"^{path}:3: holds 1 columns"):
+        predict_files(predictor, [path], out, num_workers=workers)
+    report = predict_files(
+        predictor, [path], out, on_error="reject", num_workers=workers, block_bytes=BLOCK_BYTES
+    )
+    assert (report.rows_read, report.rows, report.rows_rejected) == (3000, 2995, 5)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["rows_read"] == manifest["rows"] + manifest["rows_rejected"]
+    assert sum(part["rejected"] for part in manifest["parts"]) == 5
+    rejects = pl.read_parquet(out / "rejects.parquet")
+    assert rejects["row_id"].to_list() == wrong
+    assert rejects["line"].to_list() == [row + 1 for row in wrong]
+    assert rejects["reason"].to_list()[2] == "column age: must be a whole number; got 'old'."
+    scores = scores_of(out)
+    right = np.setdiff1d(np.arange(3000), wrong)
+    np.testing.assert_array_equal(scores["row_id"], right)
+    np.testing.assert_array_equal(scores["score"], whole["score"].to_numpy()[right])
+
+
+def test_no_wrong_row_leaves_no_file_of_rejects(
+    job: Job, predictor: BatchPredictor, tmp_path: Path
+) -> None:
+    report = predict_files(predictor, [job.raw], tmp_path / "s", on_error="reject")
+    assert report.rows_rejected == 0 and not (tmp_path / "s" / "rejects.parquet").exists()
+
+
+def killed_after(parts: int, out: Path, program: str, content: bytes | None) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-W", "ignore", "-c", program], stdin=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    if content is not None:
+        process.stdin.write(content)
+        process.stdin.close()
+    deadline = time.monotonic() + 120
+    while len(list(out.glob(".work/state/part-*.json"))) < parts:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_a_stream_that_was_killed_goes_on_with_what_is_the_same(
+    job: Job, whole: pd.DataFrame, predictor: BatchPredictor, tmp_path: Path, standard_input
+) -> None:
+    """Blocks that come again are kept; one that is another is scored anew."""
+    out, table = tmp_path / "s", raw_table(job)
+    program = (
+        "import time, pathlib, recsys_had.scoring as p\n"
+        "before = p.BatchPredictor.score_rows\n"
+        "def slow(self, rows):\n"
+        "    time.sleep(0.05)\n"
+        "    return before(self, rows)\n"
+        "p.BatchPredictor.score_rows = slow\n"
+        f"p.predict_files(p.BatchPredictor.load({str(job.run)!r}), ['-'], "
+        f"pathlib.Path({str(out)!r}), block_bytes={BLOCK_BYTES})\n"
+    )
+    killed_after(3, out, program, as_stream(table))
+    kept = {path: path.stat().st_mtime_ns for path in out.glob(".work/publish/part-*.parquet")}
+    users = table["user"].to_pylist()
+    changed = pa.array([users[1], *users[1:]], table["user"].type)
+    other = table.set_column(table.column_names.index("user"), "user", changed)
+    standard_input(as_stream(other))
+    predict_files(predictor, ["-"], out, resume=True, block_bytes=BLOCK_BYTES)
+    again = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*.parquet")}
+    same = [path.name for path, time_ns in kept.items() if again[path.name] == time_ns]
+    assert "part-00000.parquet" not in same and len(same) >= 2
+    scores = scores_of(out)
+    np.testing.assert_array_equal(scores["row_id"], np.arange(3000))
+    np.testing.assert_array_equal(scores["score"][1:], whole["score"][1:])
+    frame = raw_frame(job)
+    frame.loc[0, "user"] = users[1]
+    assert scores["score"][0] == predictor.score_frame(frame[:1])[0]
+
+
+def test_a_lost_worker_is_told_with_what_to_do(
+    job: Job, tmp_path: Path, predictor: BatchPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recsys_had.engines.local import ProcessPool
+    from recsys_had.errors import WorkerLostError
+
+    def lost(self: ProcessPool, function: Any, tasks: Any) -> Iterator[Any]:
+        raise WorkerLostError("a worker process was killed.")
+        yield
+
+    monkeypatch.setattr(ProcessPool, "map", lost)
+    with pytest.raises(WorkerLostError, match=r"killed\. Add --resume\.$"):
+        predict_files(predictor, [job.raw], tmp_path / "s", num_workers=2)
+    monkeypatch.undo()
+    assert predict_files(predictor, [job.raw], tmp_path / "s", resume=True).rows == 3000
