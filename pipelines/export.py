@@ -35,10 +35,6 @@ def export(
     run: Path, *, out: Path, tables: tuple[str, ...] = (), overwrite: bool = False
 ) -> dict[str, Any]:
     """What ``--json`` prints."""
-    from recsys_had.versions import check_trio
-
-    check_trio()
-
     from recsys_had.run_folder import RunFolder
     from recsys_had.table_files import export_tables
 

@@ -65,6 +65,8 @@ class BatchPredictor:
             dense=run.card.dense,
             config=run.experiment.model,
             vectors=run.card.vectors,
+            # They become the file's own pages, of which those are read that rows ask for.
+            tables_on="meta",
         )
         try:
             model.import_state(run.weights())
