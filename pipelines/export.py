@@ -35,8 +35,9 @@ def export(
     run: Path, *, out: Path, tables: tuple[str, ...] = (), overwrite: bool = False
 ) -> dict[str, Any]:
     """What ``--json`` prints."""
+    from recsys_had.model_uri import local_run
     from recsys_had.run_folder import RunFolder
     from recsys_had.table_files import export_tables
 
-    manifest = export_tables(RunFolder.open(run), out, names=tables, overwrite=overwrite)
+    manifest = export_tables(RunFolder.open(local_run(run)), out, names=tables, overwrite=overwrite)
     return {name: manifest[name] for name in ("dataset", "weights_digest", "tables")}
