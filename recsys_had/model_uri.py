@@ -128,7 +128,7 @@ def _registered(client: Any, name: str, uri: str) -> Any:
         if getattr(cause, "error_code", None) != "RESOURCE_DOES_NOT_EXIST":
             raise
         names = [held.name for held in client.search_registered_models()]
-        known = nearest(name, names) or " It has none at all."
+        known = nearest(name, names)
         raise CheckpointError(
             f"{uri}: the store has no registered model '{name}'.{known}"
         ) from cause

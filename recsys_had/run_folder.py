@@ -99,7 +99,7 @@ class RunFolder:
             manifest["additions"] = {**manifest.get("additions", {}), name: file}
             manifest["files"] = {k: v for k, v in manifest["files"].items() if k != before}
             manifest["files"][file] = digest
-            manifest["digest"] = _manifest_digest(manifest)
+            manifest = sealed(manifest)
             write_whole(self.path / "manifest.json", json.dumps(manifest, indent=2) + "\n")
             if before != file:
                 (self.path / before).unlink(missing_ok=True)
@@ -207,9 +207,18 @@ def write_run_folder(
         "versions": library_versions(),
         "files": {path.relative_to(stage).as_posix(): file_digest(path) for path in files},
     }
-    manifest["digest"] = _manifest_digest(manifest)
+    manifest = sealed(manifest)
     (stage / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
+
+
+def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest with the digest of its own content, without which no run folder is opened.
+
+    >>> sorted(sealed({"kind": "run"}))
+    ['digest', 'kind']
+    """
+    return {**manifest, "digest": _manifest_digest(manifest)}
 
 
 def _manifest_digest(manifest: dict[str, Any]) -> str:

@@ -135,9 +135,7 @@ class CTRModel(nn.Module):
                 interactions n times, each with its own dropout, and gives ``(B, 1 + n)``, the mean
                 logit and that of each pass.
         """
-        sources = {**self.embeddings(batch), **batch.vectors}
-        if batch.dense.shape[1]:
-            sources = {**sources, "dense": batch.dense}
+        sources = self._sources(batch.dense, self.embeddings.look_up(batch), batch.vectors)
         if passes == 0:
             logit: Tensor = self.graph(sources)
             return logit
@@ -147,6 +145,22 @@ class CTRModel(nn.Module):
         repeated = {name: torch.cat([rows] * passes) for name, rows in sources.items()}
         apart = self.graph(repeated).view(passes, -1).T
         return torch.cat([apart.mean(dim=1, keepdim=True), apart], dim=1)
+
+    def from_looked_up(
+        self, dense: Tensor, looked_up: Mapping[str, Tensor], vectors: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Computes the logit of rows that were looked up (``embeddings.look_up``), ``(B,)``."""
+        logit: Tensor = self.graph(self._sources(dense, looked_up, vectors))
+        return logit
+
+    def _sources(
+        self, dense: Tensor, looked_up: Mapping[str, Tensor], vectors: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """What the graph reads."""
+        sources = {**self.embeddings.embed(dense, looked_up), **vectors}
+        if dense.shape[1]:
+            sources = {**sources, "dense": dense}
+        return sources
 
     def table_width(self, weight_name: str) -> int:
         """Columns of a table that are part of the model; what is beyond is padding.
@@ -185,7 +199,7 @@ class CTRModel(nn.Module):
         return tensor.detach().contiguous()
 
     def import_state(self, state: Mapping[str, Tensor]) -> None:
-        """Loads what :meth:`export_state` gave; what lies on ``meta`` becomes the very tensors given.
+        """Loads what :meth:`export_state` gave; for tables on ``meta`` the given tensors are taken.
 
         Raises:
             ValueError: a weight is missing, unknown or of another shape.

@@ -4,7 +4,6 @@ Letters: B batch, F fields (categorical, then dense), D embedding_dim.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -154,6 +153,10 @@ class FieldEmbeddings(nn.Module):
         scaled = (self.dense[place] for place in self.scaled(name))
         return (*(field.name for field in self._categorical(name)), *scaled)
 
+    def categorical_names_of(self, name: str) -> tuple[str, ...]:
+        """Names of a set's categorical fields, which come first, in order."""
+        return tuple(field.name for field in self._categorical(name))
+
     def scaled(self, name: str) -> tuple[int, ...]:
         """Places, among the dense inputs, of those a set embeds as ``x * v``."""
         if name == "fields" and self.numeric_fields is not None:
@@ -226,19 +229,30 @@ class FieldEmbeddings(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Embeds a batch: for each set of tables ``(B, F, width)``."""
-        rows = self._backend.prepared(self.rows_of(batch.sparse))
-        return {name: self._embed(name, batch, rows) for name in self.widths}
+        return self.embed(batch.dense, self.look_up(batch))
 
-    def _embed(self, name: str, batch: Batch, rows: Any) -> Tensor:
-        width = self.widths[name]
-        parts = []
-        if held := self._categorical(name):
-            tables, num_rows = self.tables[name], batch.dense.shape[0]
-            parts.append(self._backend.look_up(tables, held, rows, num_rows=num_rows, width=width))
+    def look_up(self, batch: Batch) -> dict[str, Tensor]:
+        """The rows of the categorical fields, ``(B, F, width)``, for each set that has any."""
+        rows = self._backend.prepared(self.rows_of(batch.sparse))
+        num_rows = batch.dense.shape[0]
+        return {
+            name: self._backend.look_up(
+                self.tables[name], held, rows, num_rows=num_rows, width=width
+            )
+            for name, width in self.widths.items()
+            if (held := self._categorical(name))
+        }
+
+    def embed(self, dense: Tensor, looked_up: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The sets as the graph reads them: the dense inputs' fields after what was looked up."""
+        return {name: self._embed(name, dense, looked_up.get(name)) for name in self.widths}
+
+    def _embed(self, name: str, dense: Tensor, looked_up: Tensor | None) -> Tensor:
+        parts = [] if looked_up is None else [looked_up]
         if name == "fields" and self.numeric_fields is not None and self._num_numeric(name):
-            parts.append(self.numeric_fields(batch.dense, self.numeric.get(name)))
+            parts.append(self.numeric_fields(dense, self.numeric.get(name)))
         elif name != "fields" and (scaled := self.scaled(name)):
-            dense_BN = batch.dense[:, list(scaled)] if name in self._chosen else batch.dense
+            dense_BN = dense[:, list(scaled)] if name in self._chosen else dense
             parts.append(dense_BN.unsqueeze(-1) * self.numeric[name])
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 

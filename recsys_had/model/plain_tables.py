@@ -105,4 +105,11 @@ def _single(weight: Tensor, ids_B: Tensor, each: Tensor) -> Tensor:
 
 def _mean(weight: Tensor, ids_V: Tensor, lengths_B: Tensor) -> Tensor:
     ends = lengths_B.cumsum(0)
+    if torch.compiler.is_exporting():
+        # The row of a value is the number of bags that end before it.
+        none = ids_V.new_zeros(ids_V.shape[0] + 1)
+        row_V = none.scatter_add(0, ends, torch.ones_like(ends)).cumsum(0)[:-1]
+        sums = weight.new_zeros(lengths_B.shape[0], weight.shape[1])
+        sums = sums.index_add(0, row_V, functional.embedding(ids_V, weight))
+        return sums / lengths_B.clamp(min=1).unsqueeze(1)
     return functional.embedding_bag(ids_V, weight, ends - lengths_B, mode="mean")
