@@ -101,9 +101,9 @@ class ManagedRows(nn.Module):
 
     def _in_order(self) -> tuple[Tensor, Tensor]:
         """The keys sorted, and where each of them stands."""
-        if torch.compiler.is_exporting() and self._sorted is not None:
+        if torch.compiler.is_exporting():
             # Values have no address there; what was sorted before becomes part of the program.
-            return self._sorted[1:]
+            return self.keys.sort() if self._sorted is None else self._sorted[1:]
         state = (self.keys.data_ptr(), self.keys._version)
         if self._sorted is None or self._sorted[0] != state:
             self._sorted = (state, *self.keys.sort())

@@ -80,6 +80,9 @@ class FlatModel(nn.Module):
         super().__init__()
         self.model = model
         self.inputs = flat_inputs(layout)
+        for rows in model.embeddings.managed_fields.values():
+            # Sorted once, before the program is made, and not again for every batch.
+            rows(torch.empty(0, dtype=torch.int64))
         self._layout = layout
 
     def tensors(self, rows: EncodedRows) -> list[Tensor]:
@@ -147,7 +150,8 @@ class DenseModel(nn.Module):
         super().__init__()
         # In a tuple, so that tables are no weights of it.
         self._held = (model,)
-        self.graph = model.graph
+        # Not `graph`, which torch's own modules of programs keep for themselves.
+        self.interactions = model.graph
         self.numeric = model.embeddings.numeric
         self.numeric_fields = model.embeddings.numeric_fields
         self._layout = layout

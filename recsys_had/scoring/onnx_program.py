@@ -15,7 +15,7 @@ from recsys_had.errors import ConfigError
 from recsys_had.scoring.drawn_rows import drawn_rows
 from recsys_had.scoring.flat_model import DenseModel, FlatModel
 from recsys_had.scoring.predictor import BatchPredictor
-from recsys_had.scoring.program_files import Run, write_program
+from recsys_had.scoring.program_files import Run, not_taken, write_program
 from recsys_had.scoring.torch_program import TRACED_ROWS, dynamic_shapes
 
 _FILE = "model.onnx"
@@ -81,10 +81,7 @@ def _write(predictor: BatchPredictor, flat: FlatModel | DenseModel, path: Path) 
                 verbose=False,
             )
         except Exception as cause:
-            first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-            raise ConfigError(
-                f"{predictor.run.path}: torch.onnx does not take the model: {first}"
-            ) from cause
+            raise not_taken(predictor, "torch.onnx", cause) from cause
         assert program is not None
         # Beside the program, for one of more than 2 GiB is not read.
         program.save(str(path), external_data=_size_bytes(flat) > 1 << 30)

@@ -95,6 +95,14 @@ def write_program(
     return manifest
 
 
+def not_taken(predictor: BatchPredictor, whose: str, cause: BaseException) -> ConfigError:
+    """What is told of a model that torch cannot make a program of: its first reason, in a line."""
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+    return ConfigError(f"{predictor.run.path}: {whose} does not take the model: {first}")
+
+
 def _checked(predictor: BatchPredictor, flat: FlatProgram, run: Run) -> float:
     """The largest difference between the program's scores and the run's.
 

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from recsys_had.data.folder import layout_of
-from recsys_had.errors import ConfigError
 from recsys_had.scoring.drawn_rows import drawn_rows
 from recsys_had.scoring.flat_model import FlatInput, FlatModel
 from recsys_had.scoring.predictor import BatchPredictor
-from recsys_had.scoring.program_files import FlatProgram, Run, write_program
+from recsys_had.scoring.program_files import FlatProgram, Run, not_taken, write_program
 
 _FILE = "model.pt2"
 # Rows a program is traced with; torch takes axes of 0 and 1 for ones that never change.
@@ -78,10 +77,7 @@ def traced(predictor: BatchPredictor, flat: FlatProgram) -> torch.export.Exporte
                 dynamic_shapes={"tensors": dynamic_shapes(flat.inputs)},
             )
         except Exception as cause:
-            first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-            raise ConfigError(
-                f"{predictor.run.path}: torch.export does not take the model: {first}"
-            ) from cause
+            raise not_taken(predictor, "torch.export", cause) from cause
 
 
 def dynamic_shapes(inputs: Sequence[FlatInput]) -> tuple[dict[int, Any], ...]:
