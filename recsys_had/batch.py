@@ -119,7 +119,8 @@ class Batch:
 
     def record_stream(self, stream: torch.cuda.Stream) -> None:
         """Keeps the memory, which another stream filled, for what this one will do with it."""
-        tensors = [self.dense, self.label, self.row_id, *self.vectors.values(), self.sparse]
+        self.sparse.record_stream(stream)
+        tensors = [self.dense, self.label, self.row_id, *self.vectors.values()]
         for tensor in tensors if self.weight is None else [*tensors, self.weight]:
             tensor.record_stream(stream)
 

@@ -50,10 +50,11 @@ class TorchrecBackend:
         self, fields: Sequence[FieldSpec], *, width: int, device: str, table_type: torch.dtype
     ) -> nn.Module:
         """The collection, filled by TorchRec."""
-        return EmbeddingBagCollection(
+        made: nn.Module = EmbeddingBagCollection(
             tables=[_table(field, width, table_type) for field in fields],
             device=torch.device(device),
         )
+        return made
 
     def prepared(self, rows: Bags) -> KeyedJaggedTensor:
         """As TorchRec has them."""
