@@ -5,6 +5,7 @@ Letters: B batch, F fields of a set of tables.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -63,6 +64,7 @@ class TableBackend(Protocol):
         """The first B = ``num_rows`` rows, ``(B, F, width)``, the fields in the given order."""
 
 
+@cache
 def table_name(field: str) -> str:
     """What a field's table is called: tables are modules, and torch keeps some names for itself.
 

@@ -12,16 +12,20 @@ import argparse
 import json
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from recsys_had.batch import Batch, EncodedRows, Layout
 from recsys_had.config import ModelConfig, TrainConfig
+from recsys_had.mapped_tensors import mapped_tensors
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.plain_tables import PLAIN
 from recsys_had.model.tables import FieldSpec
@@ -59,9 +63,20 @@ def contenders(name: str, device: torch.device) -> dict[str, CTRModel]:
     config = ModelConfig.model_validate({"embedding_dim": 16, "nodes": NODES[name]})
     fields = [FieldSpec(f"C{n}", NUM_EMBEDDINGS) for n in range(NUM_FIELDS)]
     made = {
-        kind: CTRModel(fields=fields, dense=[], config=config, seed=1, backend=backend).eval()
-        for kind, backend in (("plain", PLAIN), ("torchrec", TORCHREC), ("fbgemm", TORCHREC))
+        kind: CTRModel(
+            fields=fields, dense=[], config=config, seed=1, backend=backend, tables_on=tables_on
+        ).eval()
+        for kind, backend, tables_on in (
+            ("plain", PLAIN, "meta"),
+            ("torchrec", TORCHREC, "cpu"),
+            ("fbgemm", TORCHREC, "cpu"),
+        )
     }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.safetensors"
+        save_file(made["torchrec"].export_state(), path)
+        # As scoring holds them: the pages of a file.
+        made["plain"].import_state(mapped_tensors(path))
     shard(made["fbgemm"], TrainConfig(), device=device)
     return made
 

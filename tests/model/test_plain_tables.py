@@ -1,14 +1,18 @@
 """Plain torch tables: what TorchRec's give, to the bit, and the same names of weights."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from recsys_had.batch import Bags, Batch, EncodedRows, Layout, Ragged
 from recsys_had.config import ModelConfig
 from recsys_had.errors import ConfigError
+from recsys_had.mapped_tensors import mapped_tensors
 from recsys_had.model.ctr import CTRModel
-from recsys_had.model.plain_tables import PLAIN
+from recsys_had.model.plain_tables import PLAIN, PlainTables
 from recsys_had.model.tables import FieldSpec, TableBackend
 from recsys_had.model.torchrec_tables import TORCHREC, keyed_jagged
 
@@ -154,6 +158,74 @@ def test_tables_on_meta_refuse_another_shape_and_take_another_type() -> None:
         model.import_state({**state, name: state[name][:49]})
     model.import_state({**state, name: state[name].half()})
     assert dict(model.named_parameters())[name].dtype == torch.float32
+
+
+SINGLE = [FieldSpec("A", 50), FieldSpec("B", 40), FieldSpec("C", 30)]
+PLAIN_MODEL = ModelConfig.model_validate(
+    {
+        "embedding_dim": 6,
+        "tables": {"some": {"fields": ["C", "A"], "dim": 5}},
+        "nodes": {"linear": {"layer": "linear"}, "fm": {"layer": "fm"},
+                  "deep": {"layer": "mlp", "inputs": ["some"], "hidden_units": [8]}},
+    }
+)  # fmt: skip
+
+
+def single_model(path: Path | None) -> CTRModel:
+    """A model of single-valued fields; with a path its tables are the pages of that file."""
+    on = "cpu" if path is None else "meta"
+    model = CTRModel(fields=SINGLE, dense=[], config=PLAIN_MODEL, seed=4, tables_on=on).eval()
+    if path is not None:
+        save_file(single_model(None).export_state(), path)
+        model.import_state(mapped_tensors(path))
+    return model
+
+
+def single_rows(size: int, strange: dict[int, int] | None = None) -> Batch:
+    ids = np.random.default_rng(2).integers(0, [50, 40, 30], (size, 3))
+    for column, value in (strange or {}).items():
+        ids[-1, column] = value
+    dense = np.empty((size, 0), np.float32)
+    return EncodedRows(Layout(("A", "B", "C")), np.arange(size), None, ids, {}, dense).to_batch()
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 4096])
+def test_tables_of_one_file_are_looked_up_as_one_to_the_bit(tmp_path: Path, size: int) -> None:
+    apart, mapped = single_model(None), single_model(tmp_path / "w.safetensors")
+    batch = single_rows(size)
+    with torch.inference_mode():
+        found, expected = mapped.embeddings(batch), apart.embeddings(batch)
+        for name, rows in expected.items():
+            tables, alone = mapped.embeddings.tables[name], apart.embeddings.tables[name]
+            assert isinstance(tables, PlainTables) and isinstance(alone, PlainTables)
+            assert tables.joint(SINGLE[:1]) is not None
+            assert alone.joint(SINGLE[::2]) is None
+            assert torch.equal(found[name], rows), name
+        if size:
+            assert torch.equal(mapped(batch), apart(batch))
+    # And where something may be learned, one by one.
+    for name, rows in mapped.embeddings(batch).items():
+        assert torch.equal(rows, expected[name])
+
+
+@pytest.mark.parametrize("strange", [{0: 50}, {1: 40}, {2: 30}, {1: -1}])
+def test_an_id_of_no_row_is_never_that_of_another_table(
+    tmp_path: Path, strange: dict[int, int]
+) -> None:
+    mapped = single_model(tmp_path / "w.safetensors")
+    with torch.inference_mode(), pytest.raises(IndexError, match=r"^ids: must be those of their"):
+        mapped(single_rows(5, strange))
+
+
+def test_weights_that_are_given_later_take_the_place_of_the_files(tmp_path: Path) -> None:
+    mapped = single_model(tmp_path / "w.safetensors")
+    batch = single_rows(5)
+    with torch.inference_mode():
+        mapped(batch)
+    other = CTRModel(fields=SINGLE, dense=[], config=PLAIN_MODEL, seed=8).eval()
+    mapped.load_state_dict(other.state_dict(), assign=True)
+    with torch.inference_mode():
+        assert torch.equal(mapped(batch), other(batch))
 
 
 def test_plain_tables_learn_what_torchrecs_learn() -> None:
