@@ -26,10 +26,6 @@ def command(run: Path, data: "AnyPath", split: str) -> Result:
 
 def evaluate(run: Path, *, data: "AnyPath", split: str = "test") -> dict[str, Any]:
     """What ``--json`` prints: the metrics of the very scores ``predict`` would write."""
-    from recsys_had.versions import check_trio
-
-    check_trio()
-
     from recsys_had.data.folder import DataFolder
     from recsys_had.metrics import evaluate_rows
     from recsys_had.scoring import BatchPredictor

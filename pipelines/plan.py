@@ -85,6 +85,7 @@ def plan(
     from recsys_had.machines import machine
     from recsys_had.model.ctr import CTRModel
     from recsys_had.model.embeddings import field_specs, is_table
+    from recsys_had.model.torchrec_tables import TORCHREC
     from recsys_had.training.planning import plan_cluster
     from recsys_had.training.sharder import table_type
     from recsys_had.training.sharding import chosen_kinds, kinds_by_name, tables_of
@@ -103,6 +104,7 @@ def plan(
         vectors=card.vectors,
         tables_on="meta",
         table_type=table_type(config),
+        backend=TORCHREC,
     )
     sharding = config.sharding
     own = "sharding" in config.model_fields_set

@@ -108,10 +108,6 @@ def predict(
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """What ``--json`` prints."""
-    from recsys_had.versions import check_trio
-
-    check_trio()
-
     from tqdm import tqdm
 
     from recsys_had.scoring import BatchPredictor, predict_files

@@ -5,17 +5,86 @@ Letters: B rows, F single-valued fields.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recsys_had.layout import Layout
 
 IdArray = NDArray[np.signedinteger[Any]]
+
+
+class Bags:
+    """Ids of every field: a bag a row, the fields one after the other.
+
+    It has the methods of TorchRec's ``KeyedJaggedTensor`` that are needed here, under their names,
+    and needs no TorchRec.
+
+    Args:
+        keys: the fields.
+        values: all ids, ``(V,)`` int64.
+        lengths: of the bags, ``(F * rows,)`` int64.
+        sizes: number of values of each field.
+
+    >>> bags = Bags(["user", "tags"], torch.tensor([7, 8, 1, 2, 3]), torch.tensor([1, 1, 0, 3]),
+    ...             sizes=[2, 3])
+    >>> bags["tags"].values().tolist(), bags["tags"].lengths().tolist(), bags.stride()
+    ([1, 2, 3], [0, 3], 2)
+    """
+
+    def __init__(
+        self, keys: Sequence[str], values: Tensor, lengths: Tensor, *, sizes: Sequence[int]
+    ) -> None:
+        self._keys = list(keys)
+        self._values = values
+        self._lengths = lengths
+        self._ends = [0, *accumulate(sizes)]
+
+    def keys(self) -> list[str]:
+        """The fields."""
+        return self._keys
+
+    def values(self) -> Tensor:
+        """All ids, field after field."""
+        return self._values
+
+    def lengths(self) -> Tensor:
+        """Lengths of all bags, field after field."""
+        return self._lengths
+
+    def offset_per_key(self) -> list[int]:
+        """Where each field's values begin, and where the last one's end."""
+        return self._ends
+
+    def stride(self) -> int:
+        """Number of rows; 0 where there is no field."""
+        return self._lengths.shape[0] // max(1, len(self._keys))
+
+    def __getitem__(self, key: str) -> "Bags":
+        place = self._keys.index(key)
+        first, last = self._ends[place : place + 2]
+        rows = self.stride()
+        lengths = self._lengths[place * rows : (place + 1) * rows]
+        return Bags([key], self._values[first:last], lengths, sizes=[last - first])
+
+    def with_values(self, values: Tensor) -> "Bags":
+        """Other ids in the same bags."""
+        sizes = [last - first for first, last in pairwise(self._ends)]
+        return Bags(self._keys, values, self._lengths, sizes=sizes)
+
+    def to(self, device: torch.device) -> "Bags":
+        """The ids on another device."""
+        sizes = [last - first for first, last in pairwise(self._ends)]
+        return Bags(self._keys, self._values.to(device), self._lengths.to(device), sizes=sizes)
+
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Keeps the memory, which another stream filled, for what this one will do with it."""
+        self._values.record_stream(stream)
+        self._lengths.record_stream(stream)
 
 
 @dataclass(frozen=True)
@@ -33,7 +102,7 @@ class Batch:
     """
 
     dense: Tensor
-    sparse: KeyedJaggedTensor
+    sparse: Bags
     label: Tensor
     row_id: Tensor
     vectors: dict[str, Tensor] = field(default_factory=dict)
@@ -52,7 +121,8 @@ class Batch:
 
     def record_stream(self, stream: torch.cuda.Stream) -> None:
         """Keeps the memory, which another stream filled, for what this one will do with it."""
-        tensors = [self.dense, self.label, self.row_id, *self.vectors.values(), self.sparse]
+        self.sparse.record_stream(stream)
+        tensors = [self.dense, self.label, self.row_id, *self.vectors.values()]
         for tensor in tensors if self.weight is None else [*tensors, self.weight]:
             tensor.record_stream(stream)
 
@@ -152,21 +222,22 @@ class EncodedRows:
         padding = 0 if sparse_rows is None else sparse_rows - num_rows
         single = torch.from_numpy(np.ascontiguousarray(self.ids.T).astype(np.int64))
         if self.layout.fields and (self.layout.multi or padding):
-            values, lengths = self._ragged_values(single, padding)
+            values, lengths, sizes = self._ragged_values(single, padding)
         else:
             values = single.reshape(-1)
             lengths = torch.ones(len(self.layout.fields) * num_rows, dtype=torch.int64)
+            sizes = [num_rows] * len(self.layout.fields)
         label = np.empty(0, np.float32) if self.label is None else self.label
         return Batch(
             dense=torch.from_numpy(self.dense),
-            sparse=KeyedJaggedTensor(keys=list(self.layout.fields), values=values, lengths=lengths),
+            sparse=Bags(self.layout.fields, values, lengths, sizes=sizes),
             label=torch.from_numpy(label),
             row_id=torch.from_numpy(self.row_id),
             vectors={name: torch.from_numpy(vector) for name, vector in self.vectors.items()},
             weight=None if self.weight is None else torch.from_numpy(self.weight),
         )
 
-    def _ragged_values(self, single: Tensor, padding: int) -> tuple[Tensor, Tensor]:
+    def _ragged_values(self, single: Tensor, padding: int) -> tuple[Tensor, Tensor, list[int]]:
         rows = iter(single)
         empty = torch.zeros(padding, dtype=torch.int64)
         values, lengths = [], []
@@ -179,4 +250,4 @@ class EncodedRows:
                 values.append(next(rows))
                 lengths.append(torch.ones(len(self), dtype=torch.int64))
             lengths.append(empty)
-        return torch.cat(values), torch.cat(lengths)
+        return torch.cat(values), torch.cat(lengths), [len(held) for held in values]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from recsys_had.config import Experiment
@@ -16,6 +16,7 @@ from recsys_had.data.folder import DataFolder
 from recsys_had.errors import CheckpointError, RecsysHadError
 from recsys_had.experiment_file import load_experiment
 from recsys_had.folder_lock import FolderLock
+from recsys_had.mapped_tensors import mapped_tensors
 from recsys_had.model.ctr import weights_digest
 from recsys_had.schema import DatasetCard
 from recsys_had.store_path import StorePath
@@ -48,18 +49,17 @@ class RunFolder:
         return self.path / "encoder"
 
     def weights(self) -> dict[str, Tensor]:
-        """All weights and buffers.
+        """All weights and buffers, as the pages of their file.
 
         Raises:
             CheckpointError: the file cannot be read, or is not what was saved.
         """
         try:
-            state: dict[str, Tensor] = load_file(self.path / "weights.safetensors")
+            return mapped_tensors(self.path / "weights.safetensors")
         except (OSError, SafetensorError) as cause:
             raise CheckpointError(
                 f"{self.path}/weights.safetensors: cannot be read: {cause}."
             ) from cause
-        return state
 
     def addition(self, name: str) -> str | None:
         """The text of what was added to the run after its training, None where nothing was.
@@ -99,7 +99,7 @@ class RunFolder:
             manifest["additions"] = {**manifest.get("additions", {}), name: file}
             manifest["files"] = {k: v for k, v in manifest["files"].items() if k != before}
             manifest["files"][file] = digest
-            manifest["digest"] = _manifest_digest(manifest)
+            manifest = sealed(manifest)
             write_whole(self.path / "manifest.json", json.dumps(manifest, indent=2) + "\n")
             if before != file:
                 (self.path / before).unlink(missing_ok=True)
@@ -207,9 +207,18 @@ def write_run_folder(
         "versions": library_versions(),
         "files": {path.relative_to(stage).as_posix(): file_digest(path) for path in files},
     }
-    manifest["digest"] = _manifest_digest(manifest)
+    manifest = sealed(manifest)
     (stage / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
+
+
+def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest with the digest of its own content, without which no run folder is opened.
+
+    >>> sorted(sealed({"kind": "run"}))
+    ['digest', 'kind']
+    """
+    return {**manifest, "digest": _manifest_digest(manifest)}
 
 
 def _manifest_digest(manifest: dict[str, Any]) -> str:

@@ -7,9 +7,12 @@ A store that cannot be used is the user's to mend before anything is trained. On
 later costs the record, never the training: it is told once and not tried again.
 """
 
+import atexit
 import json
 import logging
 import os
+import shutil
+import tempfile
 import textwrap
 import time
 import warnings
@@ -222,7 +225,7 @@ class MlflowTracker:
         try:
             work()
         except Exception as cause:
-            self.error = _reason(cause)
+            self.error = mlflow_reason(cause)
             log.warning(
                 "MLflow at %s: %s Nothing more is recorded; the run folder is not affected.",
                 self.uri,
@@ -289,9 +292,34 @@ def start_tracker(
         )
     except Exception as cause:
         raise ConfigError(
-            f"MLflow at {uri}: cannot be used. {_reason(cause)} Set MLFLOW_TRACKING_URI to "
+            f"MLflow at {uri}: cannot be used. {mlflow_reason(cause)} Set MLFLOW_TRACKING_URI to "
             "another store, or add --no-tracking."
         ) from cause
+
+
+def store_client(uri: str) -> Any:
+    """A client of a store's runs and registered models."""
+    _silence()
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def download_logged(location: str, uri: str) -> Path:
+    """The folder of files that a store keeps somewhere, as they lie or as a temporary copy.
+
+    Args:
+        location: where.
+        uri: the store.
+    """
+    _silence()
+    from mlflow.artifacts import download_artifacts
+
+    if location.startswith("file:"):
+        return Path(download_artifacts(artifact_uri=location, tracking_uri=uri))
+    copy = tempfile.mkdtemp(prefix="recsys_had-")
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    return Path(download_artifacts(artifact_uri=location, dst_path=copy, tracking_uri=uri))
 
 
 def model_signature(card: DatasetCard) -> "ModelSignature":
@@ -347,7 +375,7 @@ def _as_active(uri: str, run_id: str) -> Iterator[None]:
         mlflow.set_tracking_uri(before)
 
 
-def _reason(cause: Exception) -> str:
+def mlflow_reason(cause: Exception) -> str:
     """The first line of what went wrong, as a sentence."""
     lines = str(cause).strip().splitlines() or [type(cause).__name__]
     return textwrap.shorten(lines[0], 300, placeholder=" ...").rstrip(" .") + "."

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from recsys_had.batch import Batch
 from recsys_had.config import ModelConfig
 from recsys_had.errors import ConfigError
-from recsys_had.model.embeddings import FieldEmbeddings, FieldSpec, is_table
+from recsys_had.model.embeddings import FieldEmbeddings, is_table
 from recsys_had.model.graph import InteractionGraph, NodeSummary, table_widths
 from recsys_had.model.numeric import numeric_fields
+from recsys_had.model.plain_tables import PLAIN
+from recsys_had.model.tables import FieldSpec, TableBackend
 from recsys_had.nodes import SOURCES, NodeConfig
 from recsys_had.seeds import derived_seed
 from recsys_had.suggest import nearest
@@ -40,6 +42,7 @@ class CTRModel(nn.Module):
         seed: of every initial weight.
         tables_on: device of the tables; ``meta`` where they are to be described, not filled.
         table_type: of the tables' numbers; float16 ones must be sharded to be looked up.
+        backend: whose tables: plain torch's, or TorchRec's, which can be trained on many machines.
 
     Raises:
         ConfigError: a node reads what is not there, or two things have one name.
@@ -55,6 +58,7 @@ class CTRModel(nn.Module):
         seed: int = 0,
         tables_on: str = "cpu",
         table_type: torch.dtype = torch.float32,
+        backend: TableBackend = PLAIN,
     ) -> None:
         super().__init__()
         for name in (*config.nodes, *config.tables):
@@ -91,6 +95,7 @@ class CTRModel(nn.Module):
                 numeric=numeric_fields(dense, config, is_read="fields" in widths, seed=seed),
                 tables_on=tables_on,
                 table_type=table_type,
+                backend=backend,
             )
             torch.default_generator.manual_seed(seed)
             names = list(self.embeddings.field_names)
@@ -130,9 +135,7 @@ class CTRModel(nn.Module):
                 interactions n times, each with its own dropout, and gives ``(B, 1 + n)``, the mean
                 logit and that of each pass.
         """
-        sources = {**self.embeddings(batch), **batch.vectors}
-        if batch.dense.shape[1]:
-            sources = {**sources, "dense": batch.dense}
+        sources = self._sources(batch.dense, self.embeddings.look_up(batch), batch.vectors)
         if passes == 0:
             logit: Tensor = self.graph(sources)
             return logit
@@ -142,6 +145,22 @@ class CTRModel(nn.Module):
         repeated = {name: torch.cat([rows] * passes) for name, rows in sources.items()}
         apart = self.graph(repeated).view(passes, -1).T
         return torch.cat([apart.mean(dim=1, keepdim=True), apart], dim=1)
+
+    def from_looked_up(
+        self, dense: Tensor, looked_up: Mapping[str, Tensor], vectors: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Computes the logit of rows that were looked up (``embeddings.look_up``), ``(B,)``."""
+        logit: Tensor = self.graph(self._sources(dense, looked_up, vectors))
+        return logit
+
+    def _sources(
+        self, dense: Tensor, looked_up: Mapping[str, Tensor], vectors: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """What the graph reads."""
+        sources = {**self.embeddings.embed(dense, looked_up), **vectors}
+        if dense.shape[1]:
+            sources = {**sources, "dense": dense}
+        return sources
 
     def table_width(self, weight_name: str) -> int:
         """Columns of a table that are part of the model; what is beyond is padding.
@@ -180,7 +199,7 @@ class CTRModel(nn.Module):
         return tensor.detach().contiguous()
 
     def import_state(self, state: Mapping[str, Tensor]) -> None:
-        """Loads what :meth:`export_state` gave.
+        """Loads what :meth:`export_state` gave; for tables on ``meta`` the given tensors are taken.
 
         Raises:
             ValueError: a weight is missing, unknown or of another shape.
@@ -189,6 +208,7 @@ class CTRModel(nn.Module):
         if set(own) != set(state):
             missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
             raise ValueError(f"weights: missing {missing}, unknown {unknown}.")
+        taken: dict[str, Tensor] = {}
         with torch.no_grad():
             for name, target in own.items():
                 source = state[name]
@@ -197,9 +217,13 @@ class CTRModel(nn.Module):
                     raise ValueError(
                         f"{name}: must have shape {tuple(kept.shape)}; got {tuple(source.shape)}."
                     )
+                if target.is_meta:
+                    taken[name] = source.to(target.dtype)
+                    continue
                 if is_table(name):
                     target = target[:, : self.table_width(name)]
                 target.copy_(source)
+        self.load_state_dict(taken, strict=False, assign=True)
 
 
 def _places(

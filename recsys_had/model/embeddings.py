@@ -1,66 +1,20 @@
-"""From a card's fields to TorchRec tables, and from a batch to embedded fields.
+"""From a card's fields to their tables, and from a batch to embedded fields.
 
 Letters: B batch, F fields (categorical, then dense), D embedding_dim.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchrec.modules.embedding_configs import (
-    EmbeddingBagConfig,
-    PoolingType,
-    dtype_to_data_type,
-)
-from torchrec.modules.embedding_modules import EmbeddingBagCollection
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from recsys_had.batch import Batch
+from recsys_had.batch import Bags, Batch
 from recsys_had.errors import ConfigError
 from recsys_had.model.managed import ManagedRows
 from recsys_had.model.numeric import NumericFields
+from recsys_had.model.plain_tables import PLAIN
+from recsys_had.model.tables import FieldSpec, TableBackend, field_of, table_name
 from recsys_had.schema import DatasetCard
-
-# FBGEMM's kernels take rows of whole 16-byte groups; wider rows are cut back after the lookup.
-_WIDTH_MULTIPLE = 4
-# Before the name of a field that a container of modules keeps for itself.
-_TAKEN = "field "
-
-
-@dataclass(frozen=True)
-class FieldSpec:
-    """One categorical field's table.
-
-    Args:
-        name: the field.
-        num_embeddings: rows of the table, id 0 (missing or unseen) included.
-        is_multi: whether a row holds several values, pooled by their mean.
-        admit_after: of a managed field, how often a value must be seen to get a row; else None.
-    """
-
-    name: str
-    num_embeddings: int
-    is_multi: bool = False
-    admit_after: int | None = None
-
-
-def padded_width(embedding_dim: int) -> int:
-    """Width of a table in memory.
-
-    >>> padded_width(10), padded_width(16)
-    (12, 16)
-    """
-    return -(-embedding_dim // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE
-
-
-def field_of(table: str) -> str:
-    """The field a table is of, whose name is the table's unless torch keeps that for itself.
-
-    >>> field_of("user"), field_of("field type")
-    ('user', 'type')
-    """
-    return table.removeprefix(_TAKEN)
 
 
 def field_of_weight(name: str) -> str:
@@ -104,8 +58,8 @@ def is_table(weight_name: str) -> bool:
 class FieldEmbeddings(nn.Module):
     """Looks up every field, once for each set of tables the model holds.
 
-    A categorical field is a TorchRec ``EmbeddingBagCollection`` table: one bag of length 1, or
-    the mean of several values. A dense input ``x`` is embedded as ``x * v`` with a learned
+    A categorical field is a table, looked up in one of two ways (``backend``): one bag of length 1,
+    or the mean of several values. A dense input ``x`` is embedded as ``x * v`` with a learned
     vector ``v`` of its own, the treatment of real-valued features in factorization machines. In
     the shared set, and there alone, a dense input may be embedded otherwise (``numeric``).
 
@@ -121,6 +75,7 @@ class FieldEmbeddings(nn.Module):
         numeric: makes the shared set's fields of the dense inputs; None scales each of them.
         tables_on: device of the tables.
         table_type: of the tables' numbers; what is looked up is float32.
+        backend: whose tables: plain torch's, or TorchRec's, which can be trained on many machines.
 
     >>> from recsys_had.batch import EncodedRows
     >>> from recsys_had.layout import Layout
@@ -143,8 +98,10 @@ class FieldEmbeddings(nn.Module):
         numeric: NumericFields | None = None,
         tables_on: str = "cpu",
         table_type: torch.dtype = torch.float32,
+        backend: TableBackend = PLAIN,
     ) -> None:
         super().__init__()
+        self._backend = backend
         self.fields = tuple(fields)
         self.dense = tuple(dense)
         self.widths = dict(widths)
@@ -152,7 +109,7 @@ class FieldEmbeddings(nn.Module):
         self.tables = nn.ModuleDict()
         self.managed = nn.ModuleDict(
             {
-                _table_name(field): ManagedRows(
+                table_name(field.name): ManagedRows(
                     field.num_embeddings - 1, admit_after=field.admit_after
                 )
                 for field in fields
@@ -162,7 +119,7 @@ class FieldEmbeddings(nn.Module):
         self.numeric = nn.ParameterDict()
         for name, width in self.widths.items():
             if held := self._categorical(name):
-                self.tables[name] = _collection(held, width, tables_on, table_type)
+                self.tables[name] = self._made(held, width, tables_on, table_type)
         if numeric is None and "fields" in self.widths:
             numeric = NumericFields(dense=dense, config=None, embedding_dim=widths["fields"])
         self.numeric_fields = numeric
@@ -197,6 +154,10 @@ class FieldEmbeddings(nn.Module):
         scaled = (self.dense[place] for place in self.scaled(name))
         return (*(field.name for field in self._categorical(name)), *scaled)
 
+    def categorical_names_of(self, name: str) -> tuple[str, ...]:
+        """Names of a set's categorical fields, which come first, in order."""
+        return tuple(field.name for field in self._categorical(name))
+
     def scaled(self, name: str) -> tuple[int, ...]:
         """Places, among the dense inputs, of those a set embeds as ``x * v``."""
         if name == "fields" and self.numeric_fields is not None:
@@ -222,6 +183,29 @@ class FieldEmbeddings(nn.Module):
         named = {field.name: field for field in self.fields}
         return [named[member] for member in self._chosen[name] if member in named]
 
+    def _made(
+        self, fields: Sequence[FieldSpec], width: int, device: str, table_type: torch.dtype
+    ) -> nn.Module:
+        """The tables of one width.
+
+        Raises:
+            ConfigError: they do not fit into memory.
+        """
+        try:
+            return self._backend.make(fields, width=width, device=device, table_type=table_type)
+        except RuntimeError as cause:
+            if "allocate memory" not in str(cause):
+                raise
+            rows = sum(field.num_embeddings for field in fields)
+            size = rows * self._backend.stored_width(width) * table_type.itemsize / 2**30
+            largest = max(fields, key=lambda field: field.num_embeddings)
+            raise ConfigError(
+                f"model.embedding_dim: {rows:,} rows of width {width} take "
+                f"{size:,.1f} GiB, more than there is; the largest "
+                f"table is {largest.name} with {largest.num_embeddings:,} rows. Lower the width, "
+                "or raise min_count in the dataset card."
+            ) from cause
+
     def _num_numeric(self, name: str) -> int:
         if name == "fields" and self.numeric_fields is not None:
             return self.numeric_fields.num_fields
@@ -232,7 +216,7 @@ class FieldEmbeddings(nn.Module):
         """Which value has which row, by field, where training decides it."""
         return {field_of(name): rows for name, rows in self.managed.items()}  # type: ignore[misc]
 
-    def rows_of(self, ids: KeyedJaggedTensor) -> KeyedJaggedTensor:
+    def rows_of(self, ids: Bags) -> Bags:
         """The rows of a batch's ids, which are the ids themselves but of managed fields."""
         if not self.managed:
             return ids
@@ -242,80 +226,36 @@ class FieldEmbeddings(nn.Module):
             place = ids.keys().index(field)
             held = slice(ends[place], ends[place + 1])
             values[held] = rows(values[held])
-        return KeyedJaggedTensor(keys=ids.keys(), values=values, lengths=ids.lengths())
+        return ids.with_values(values)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Embeds a batch: for each set of tables ``(B, F, width)``."""
-        rows = self.rows_of(batch.sparse)
-        return {name: self._embed(name, batch, rows) for name in self.widths}
+        return self.embed(batch.dense, self.look_up(batch))
 
-    def _embed(self, name: str, batch: Batch, rows: KeyedJaggedTensor) -> Tensor:
-        width = self.widths[name]
-        parts = []
-        if held := [field.name for field in self._categorical(name)]:
-            pooled = self.tables[name](rows)
-            rows_BFD = pooled.values().view(-1, len(held), padded_width(width))
-            rows_BFD = _in_order(held, pooled.keys(), rows_BFD)
-            parts.append(rows_BFD[: len(batch.dense), :, :width])
+    def look_up(self, batch: Batch) -> dict[str, Tensor]:
+        """The rows of the categorical fields, ``(B, F, width)``, for each set that has any."""
+        rows = self._backend.prepared(self.rows_of(batch.sparse))
+        num_rows = batch.dense.shape[0]
+        return {
+            name: self._backend.look_up(
+                self.tables[name], held, rows, num_rows=num_rows, width=width
+            )
+            for name, width in self.widths.items()
+            if (held := self._categorical(name))
+        }
+
+    def embed(self, dense: Tensor, looked_up: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The sets as the graph reads them: the dense inputs' fields after what was looked up."""
+        return {name: self._embed(name, dense, looked_up.get(name)) for name in self.widths}
+
+    def _embed(self, name: str, dense: Tensor, looked_up: Tensor | None) -> Tensor:
+        parts = [] if looked_up is None else [looked_up]
         if name == "fields" and self.numeric_fields is not None and self._num_numeric(name):
-            parts.append(self.numeric_fields(batch.dense, self.numeric.get(name)))
+            parts.append(self.numeric_fields(dense, self.numeric.get(name)))
         elif name != "fields" and (scaled := self.scaled(name)):
-            dense_BN = batch.dense[:, list(scaled)] if name in self._chosen else batch.dense
+            dense_BN = dense[:, list(scaled)] if name in self._chosen else dense
             parts.append(dense_BN.unsqueeze(-1) * self.numeric[name])
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-
-
-def _in_order(wanted: list[str], found: Sequence[str], rows_BFD: Tensor) -> Tensor:
-    """Sharded lookups answer in the order of table placement, not of the card."""
-    if list(found) == wanted:
-        return rows_BFD
-    place = {key: position for position, key in enumerate(found)}
-    order = torch.tensor([place[key] for key in wanted], device=rows_BFD.device)
-    return rows_BFD.index_select(1, order)
-
-
-def _collection(
-    fields: Sequence[FieldSpec], width: int, device: str, table_type: torch.dtype
-) -> EmbeddingBagCollection:
-    """The tables of one width.
-
-    Raises:
-        ConfigError: they do not fit into memory.
-    """
-    try:
-        return EmbeddingBagCollection(
-            tables=[_table(field, width, table_type) for field in fields],
-            device=torch.device(device),
-        )
-    except RuntimeError as cause:
-        if "allocate memory" not in str(cause):
-            raise
-        rows = sum(field.num_embeddings for field in fields)
-        size = rows * padded_width(width) * table_type.itemsize / 2**30
-        largest = max(fields, key=lambda field: field.num_embeddings)
-        raise ConfigError(
-            f"model.embedding_dim: {rows:,} rows of width {width} take "
-            f"{size:,.1f} GiB, more than there is; the largest "
-            f"table is {largest.name} with {largest.num_embeddings:,} rows. Lower the width, or "
-            "raise min_count in the dataset card."
-        ) from cause
-
-
-def _table_name(field: FieldSpec) -> str:
-    # Tables are modules: a name that a torch container keeps for itself, such as `type`, is its.
-    is_taken = hasattr(nn.ModuleDict(), field.name)
-    return f"{_TAKEN}{field.name}" if is_taken else field.name
-
-
-def _table(field: FieldSpec, width: int, table_type: torch.dtype) -> EmbeddingBagConfig:
-    return EmbeddingBagConfig(
-        name=_table_name(field),
-        feature_names=[field.name],
-        num_embeddings=field.num_embeddings,
-        embedding_dim=padded_width(width),
-        pooling=PoolingType.MEAN if field.is_multi else PoolingType.SUM,
-        data_type=dtype_to_data_type(table_type),
-    )
 
 
 def field_specs(card: DatasetCard, num_embeddings: Mapping[str, int]) -> list[FieldSpec]:

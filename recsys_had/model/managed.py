@@ -94,13 +94,20 @@ class ManagedRows(nn.Module):
 
     def _places(self, ids_I: Tensor) -> Tensor:
         """Where each id stands among the keys, -1 for one that does not."""
-        state = (self.keys.data_ptr(), self.keys._version)
-        if self._sorted is None or self._sorted[0] != state:
-            self._sorted = (state, *self.keys.sort())
-        _, ordered, order = self._sorted
+        ordered, order = self._in_order()
         found = torch.searchsorted(ordered, ids_I).clamp_(max=self.num_rows - 1)
         is_there = (ordered[found] == ids_I) & (ids_I > 0)
         return torch.where(is_there, order[found], -1)
+
+    def _in_order(self) -> tuple[Tensor, Tensor]:
+        """The keys sorted, and where each of them stands."""
+        if torch.compiler.is_exporting():
+            # Values have no address there; what was sorted before becomes part of the program.
+            return self.keys.sort() if self._sorted is None else self._sorted[1:]
+        state = (self.keys.data_ptr(), self.keys._version)
+        if self._sorted is None or self._sorted[0] != state:
+            self._sorted = (state, *self.keys.sort())
+        return self._sorted[1:]
 
     def _to_give(self, wanted: int, step: int) -> Tensor:
         """Places for new values: free ones, then those longest not seen, in order of places."""

@@ -116,7 +116,7 @@ class NumericFields(nn.Module):
         """Embeds the columns; ``vectors_SD`` are those of the scaled ones, None without one."""
         parts = [group(dense_BN, vectors_SD) for group in self._groups()]
         if not parts:
-            return dense_BN.new_empty(len(dense_BN), 0, self._width)
+            return dense_BN.new_empty(dense_BN.shape[0], 0, self._width)
         e_BTD = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         return e_BTD if self._is_ordered else e_BTD.index_select(1, self.order)
 

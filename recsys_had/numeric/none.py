@@ -39,4 +39,4 @@ class Nothing(Encoder):
 
     def forward(self, x_BC: Tensor) -> Tensor:
         """Gives no token."""
-        return x_BC.new_empty(len(x_BC), 0, self._width)
+        return x_BC.new_empty(x_BC.shape[0], 0, self._width)

@@ -21,6 +21,7 @@ from recsys_had.engines.local import available_cores
 from recsys_had.errors import CheckpointError, DataError, SchemaError
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
+from recsys_had.model_uri import local_run
 from recsys_had.run_folder import RunFolder
 from recsys_had.scoring.frames import as_polars
 from recsys_had.scoring.lanes import Lanes
@@ -89,12 +90,14 @@ class BatchPredictor:
     def load(
         cls, path: Path | str, *, batch_size: int = BATCH_SIZE, num_lanes: int | None = None
     ) -> "BatchPredictor":
-        """Loads a run folder.
+        """Loads a run folder, or the one a model URI of MLflow names.
 
         Raises:
-            CheckpointError: a file is missing, changed or does not fit the model.
+            CheckpointError: there is no such model, or a file of the run is missing, changed or
+                does not fit.
         """
-        run = RunFolder.open(Path(path))
+        path = local_run(path)
+        run = RunFolder.open(path)
         sampling = run.manifest.get("sampling")
         if sampling is not None and sampling["left_out"]:
             told = "%s: was %s. Its scores are not corrected for it: they are too high."
@@ -105,6 +108,8 @@ class BatchPredictor:
             dense=run.card.dense,
             config=run.experiment.model,
             vectors=run.card.vectors,
+            # They become the file's own pages, of which those are read that rows ask for.
+            tables_on="meta",
         )
         try:
             model.import_state(run.weights())

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torchrec.distributed.model_parallel import DistributedModelParallel
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from recsys_had.batch import Bags
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_of_weight, is_field_table
 from recsys_had.training.optimizers import Optimizers
@@ -36,7 +36,7 @@ class Arrivals:
         if model.embeddings.managed_fields:
             self._pieces = _by_field(state_pieces(sharded, optimizers))
 
-    def admit(self, ids: Sequence[KeyedJaggedTensor], *, step: int) -> None:
+    def admit(self, ids: Sequence[Bags], *, step: int) -> None:
         """Takes notice of the ids of an update to come.
 
         Args:

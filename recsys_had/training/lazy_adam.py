@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchrec.distributed.batched_embedding_kernel import BatchedDenseEmbeddingBag
 from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from recsys_had.batch import Bags
 from recsys_had.model.embeddings import field_of_weight
 from recsys_had.training.pieces import Piece
 
@@ -168,7 +168,7 @@ class LazyAdam:
             weight.grad = None
 
     @torch.no_grad()
-    def step(self, step: int, ids: Sequence[KeyedJaggedTensor]) -> None:
+    def step(self, step: int, ids: Sequence[Bags]) -> None:
         """Updates the rows that got a gradient.
 
         Args:

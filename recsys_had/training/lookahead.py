@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
 from torchrec.distributed.model_parallel import DistributedModelParallel
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recsys_had.batch import Batch
+from recsys_had.model.torchrec_tables import keyed_jagged
 
 
 class Lookahead:
@@ -48,8 +50,9 @@ class Lookahead:
         with self._aside():
             for batch in batches:
                 here = self._begun[id(batch)] = batch.to(self._device)
+                ids = keyed_jagged(here.sparse)
                 for lookup in self._lookups:
-                    lookup.begin(here)
+                    lookup.begin(ids)
 
     def send(self) -> None:
         """Sends the ids themselves; they travel while the backward pass is computed."""
@@ -96,9 +99,9 @@ class _Lookup:
         self._begun: list[tuple[Any, Any]] = []
         self._sent: deque[tuple[Any, Any]] = deque()
 
-    def begin(self, batch: Batch) -> None:
+    def begin(self, ids: KeyedJaggedTensor) -> None:
         context = self._module.create_context()
-        self._begun.append((context, self._module.input_dist(context, batch.sparse)))
+        self._begun.append((context, self._module.input_dist(context, ids)))
 
     def send(self) -> None:
         self._sent.extend((context, sizes.wait()) for context, sizes in self._begun)

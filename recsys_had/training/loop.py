@@ -22,6 +22,7 @@ from recsys_had.errors import DivergenceError
 from recsys_had.metrics import improves, monitored
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
+from recsys_had.model.torchrec_tables import TORCHREC
 from recsys_had.run_folder import RunFolder
 from recsys_had.seeds import derived_seed
 from recsys_had.training import published
@@ -114,6 +115,7 @@ class Trainer:
             # Of several ranks each fills its own parts alone, as a GPU's rank fills the GPU's.
             tables_on="cpu" if dist.get_world_size() == 1 and device.type == "cpu" else "meta",
             table_type=table_type(self._config),
+            backend=TORCHREC,
         )
         if self._config.has_legacy_defaults:
             published.draw_scales(self.model.graph, seed=self._config.seed)

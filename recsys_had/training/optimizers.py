@@ -13,11 +13,12 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.optim import SGD, Adagrad, RowWiseAdagrad
 from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad as PlainRowWiseAdagrad
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from recsys_had.batch import Bags
 from recsys_had.config import TrainConfig
 from recsys_had.model.ctr import CTRModel
-from recsys_had.model.embeddings import is_field_table, is_table, padded_width
+from recsys_had.model.embeddings import is_field_table, is_table
+from recsys_had.model.torchrec_tables import padded_width
 from recsys_had.training import published
 from recsys_had.training.lazy_adam import LazyAdam
 
@@ -187,7 +188,7 @@ class Optimizers:
             self.lazy.zero_grad()
         self._step = step
 
-    def apply(self, rows: Sequence[KeyedJaggedTensor]) -> None:
+    def apply(self, rows: Sequence[Bags]) -> None:
         """Clips and applies what the backward pass left; fused tables are updated already.
 
         Args:

@@ -24,7 +24,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from recsys_had.config import TrainConfig
 from recsys_had.errors import ConfigError
 from recsys_had.machines import Machine
-from recsys_had.model.embeddings import field_of
+from recsys_had.model.tables import field_of
 from recsys_had.training.optimizers import FUSED
 from recsys_had.training.sharder import half_codecs, table_sharder, table_type
 

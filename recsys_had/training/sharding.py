@@ -34,7 +34,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from recsys_had.config import ShardingConfig, ShardingKind, TrainConfig
 from recsys_had.errors import ConfigError
 from recsys_had.model.ctr import CTRModel
-from recsys_had.model.embeddings import field_of
+from recsys_had.model.tables import field_of
 from recsys_had.suggest import nearest
 from recsys_had.training.distributed import from_rank_zero
 from recsys_had.training.optimizers import attach_fused

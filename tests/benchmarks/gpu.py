@@ -42,7 +42,8 @@ from recsys_had.batch import Batch, EncodedRows
 from recsys_had.config import ModelConfig, TrainConfig
 from recsys_had.layout import Layout
 from recsys_had.model.ctr import CTRModel
-from recsys_had.model.embeddings import FieldSpec
+from recsys_had.model.tables import FieldSpec
+from recsys_had.model.torchrec_tables import TORCHREC
 from recsys_had.training.distributed import process_group
 from recsys_had.training.optimizers import Optimizers
 from recsys_had.training.sharding import shard
@@ -118,6 +119,7 @@ class Network:
             dense=[],
             config=ModelConfig.model_validate({"embedding_dim": width, "nodes": NODES}),
             tables_on="meta",
+            backend=TORCHREC,
         )
         self._paced = {}
         for name, pace in PACES.items():

@@ -23,7 +23,8 @@ from recsys_had.batch import EncodedRows
 from recsys_had.config import ModelConfig, TrainConfig
 from recsys_had.layout import Layout
 from recsys_had.model.ctr import CTRModel
-from recsys_had.model.embeddings import FieldSpec
+from recsys_had.model.tables import FieldSpec
+from recsys_had.model.torchrec_tables import TORCHREC
 from recsys_had.training.distributed import process_group
 from recsys_had.training.optimizers import Optimizers
 from recsys_had.training.sharding import shard
@@ -44,6 +45,7 @@ def tables(optimizer: str, *, num_rows: int, width: int, device: torch.device) -
         ),
         # Their values make no difference to the time: they are not drawn.
         tables_on="meta",
+        backend=TORCHREC,
     )
     return Tables(model, config, device)
 

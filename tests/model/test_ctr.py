@@ -10,7 +10,8 @@ from recsys_had.config import ModelConfig
 from recsys_had.errors import ConfigError
 from recsys_had.layout import Layout
 from recsys_had.model.ctr import CTRModel, InitialRows, weights_digest
-from recsys_had.model.embeddings import FieldSpec
+from recsys_had.model.tables import FieldSpec
+from recsys_had.model.torchrec_tables import TORCHREC
 
 LAYOUT = Layout(("A", "tags", "B"), multi=frozenset({"tags"}), dense=("price",))
 FIELDS = [FieldSpec("A", 5), FieldSpec("tags", 4, is_multi=True), FieldSpec("B", 3)]
@@ -18,7 +19,7 @@ FIELDS = [FieldSpec("A", 5), FieldSpec("tags", 4, is_multi=True), FieldSpec("B",
 
 def model_of(nodes: dict[str, object], *, embedding_dim: int = 3, seed: int = 0) -> CTRModel:
     config = ModelConfig.model_validate({"embedding_dim": embedding_dim, "nodes": nodes})
-    return CTRModel(fields=FIELDS, dense=["price"], config=config, seed=seed)
+    return CTRModel(fields=FIELDS, dense=["price"], config=config, seed=seed, backend=TORCHREC)
 
 
 def batch() -> Batch:

@@ -14,8 +14,9 @@ from recsys_had.errors import ConfigError
 from recsys_had.experiment_file import load_experiment
 from recsys_had.layout import Layout
 from recsys_had.model.ctr import CTRModel, weights_digest
-from recsys_had.model.embeddings import FieldSpec, is_table
+from recsys_had.model.embeddings import is_table
 from recsys_had.model.numeric import NumericFields
+from recsys_had.model.tables import FieldSpec
 from recsys_had.numeric_config import NumericConfig
 
 NAMES = ("a", "b", "c", "d")

@@ -5,8 +5,8 @@ import pytest
 from recsys_had.config import ModelConfig
 from recsys_had.experiment_file import load_experiment
 from recsys_had.model.ctr import CTRModel
-from recsys_had.model.embeddings import FieldSpec
 from recsys_had.model.graph import InteractionGraph, table_widths
+from recsys_had.model.tables import FieldSpec
 from recsys_had.schema import load_card
 
 # Rows of Frappe's tables, a row for unknown ids in each. 5,389 together, which is all that counts.

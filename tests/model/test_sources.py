@@ -13,7 +13,7 @@ from recsys_had.errors import ConfigError
 from recsys_had.experiment_file import load_experiment
 from recsys_had.layout import Layout
 from recsys_had.model.ctr import CTRModel
-from recsys_had.model.embeddings import FieldSpec
+from recsys_had.model.tables import FieldSpec
 
 FIELDS = [FieldSpec("user", 7), FieldSpec("item", 9), FieldSpec("hour", 5)]
 

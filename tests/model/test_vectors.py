@@ -11,7 +11,7 @@ from recsys_had.config import ModelConfig
 from recsys_had.errors import ConfigError
 from recsys_had.layout import Layout
 from recsys_had.model.ctr import CTRModel
-from recsys_had.model.embeddings import FieldSpec
+from recsys_had.model.tables import FieldSpec
 
 VECTORS = {"image": 3, "text of it": 2}
 FIELDS = [FieldSpec("A", 5), FieldSpec("B", 3)]

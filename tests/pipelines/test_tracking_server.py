@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from recsys_had.model_uri import local_run
+from recsys_had.run_folder import RunFolder
+
 
 def free_port() -> int:
     with socket.socket() as found:
@@ -67,7 +70,7 @@ def train(job, out: Path, uri: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_server_holds_the_whole_run_and_stdout_is_json_alone(
-    job, tmp_path: Path, server: str
+    job, tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = train(job, tmp_path / "run", server)
     assert done.returncode == 0, done.stderr
@@ -84,6 +87,11 @@ def test_a_server_holds_the_whole_run_and_stdout_is_json_alone(
     models = client.search_logged_models(experiment_ids=[run.info.experiment_id])
     assert [model.source_run_id for model in models] == [run.info.run_id]
     assert not (tmp_path / "mlflow.db").exists()
+    # The files are behind the server: the run folder is downloaded, and is whole.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    copy = RunFolder.open(local_run(f"runs:/{run.info.run_id}/model"))
+    assert not copy.path.is_relative_to(tmp_path)
+    assert copy.manifest["weights_digest"] == found["weights_digest"]
 
 
 def test_a_server_that_does_not_answer_is_told_and_nothing_is_left(

@@ -22,6 +22,7 @@ from recsys_had.data.folder import DataFolder
 from recsys_had.data.parquet import Position, SplitReader
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_of_weight, field_specs, is_table
+from recsys_had.model.torchrec_tables import TORCHREC
 from recsys_had.training.distributed import process_group
 from recsys_had.training.loop import Trainer
 from recsys_had.training.pieces import gather_state
@@ -45,6 +46,7 @@ class Plain:
             dense=data.card.dense,
             config=experiment.model,
             seed=experiment.train.seed,
+            backend=TORCHREC,
         )
         for module in self.model.modules():
             if isinstance(module, nn.BatchNorm1d):

@@ -15,6 +15,7 @@ from recsys_had.data.folder import DataFolder
 from recsys_had.data.parquet import Position
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_of_weight, field_specs
+from recsys_had.model.torchrec_tables import TORCHREC
 from recsys_had.training.lazy_adam import _of_bags, _parts, _Rows
 from recsys_had.training.loop import Trainer
 from recsys_had.training.pieces import local_pieces
@@ -55,6 +56,7 @@ def test_a_step_is_dense_adams_on_its_rows_and_nothing_on_others(
         fields=field_specs(data.card, data.num_embeddings),
         dense=data.card.dense,
         config=experiment().model,
+        backend=TORCHREC,
     )
     plain.load_state_dict(whole(ours, plain))
     weights = {name: w for name, w in plain.named_parameters() if name in before}

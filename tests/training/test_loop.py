@@ -20,6 +20,7 @@ from recsys_had.data.parquet import Position
 from recsys_had.errors import DataError, DivergenceError
 from recsys_had.model.ctr import CTRModel, weights_digest
 from recsys_had.model.embeddings import field_specs
+from recsys_had.model.torchrec_tables import TORCHREC
 from recsys_had.training.loop import Trainer
 
 MakeData = Callable[..., DataFolder]
@@ -89,6 +90,7 @@ def test_fused_updates_equal_those_written_out_by_hand(
         fields=field_specs(data.card, data.num_embeddings),
         dense=data.card.dense,
         config=settings.model,
+        backend=TORCHREC,
     )
     tables = {name: p for name, p in plain.named_parameters() if ".tables." in name}
     state = {name: torch.zeros(()) for name in tables}
@@ -128,6 +130,7 @@ def test_dense_adam_with_l2_equals_plain_torch(
         dense=data.card.dense,
         config=settings.model,
         seed=5,
+        backend=TORCHREC,
     )
     named = list(plain.named_parameters())
     adam = torch.optim.Adam(

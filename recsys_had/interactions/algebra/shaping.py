@@ -127,7 +127,7 @@ class Cat(Op):
     def forward(self, *parts: Tensor) -> Tensor:
         """Joins."""
         # A learned constant is a batch of one that stands for all rows.
-        rows = next((len(part) for part in parts if len(part) != 1), 1)
+        rows = next((part.shape[0] for part in parts if part.shape[0] != 1), 1)
         return torch.cat([part.expand(rows, -1, -1) for part in parts], dim=_AXES[self.on])
 
 

@@ -25,6 +25,7 @@ from recsys_had.interactions.algebra.shaping import Cat
 # part; larger ones go back to the system, and come again page by page.
 _PART_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
 _FEWEST_TOKENS = 8
+_EXPORTED_ROWS = 4096
 
 
 class Map(Protocol):
@@ -65,7 +66,7 @@ class Streamed(Op):
         # A learned constant is a batch of one that stands for all rows.
         like = leaves[0]
         for leaf in leaves[1:]:
-            like = leaf if len(leaf) > len(like) else like
+            like = leaf if leaf.shape[0] > like.shape[0] else like
         parts = [(segment, tokens) for segment in self.segments for tokens in segment.parts(like)]
         pieces = self.op.pieces([tokens.stop - tokens.start for _, tokens in parts])
         total: Tensor | None = None
@@ -119,7 +120,9 @@ class _Segment(nn.Module):
         """Runs of tokens that stay within the budget of bytes."""
         step = self.num_tokens
         if _makes_pairs(self.x):
-            token_bytes = max(1, len(like)) * self.width * like.element_size()
+            # An exported program runs for any number of rows, and is cut once for all.
+            rows = _EXPORTED_ROWS if torch.compiler.is_exporting() else max(1, len(like))
+            token_bytes = rows * self.width * like.element_size()
             budget = _PART_BYTES["cuda" if like.is_cuda else "cpu"]
             step = min(step, max(_FEWEST_TOKENS, budget // token_bytes))
         for first in range(0, self.num_tokens, step):

@@ -1,0 +1,167 @@
+"""Runs named by an MLflow model URI: the same scores as those of the run folder."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from recsys_had.errors import CheckpointError
+from recsys_had.model_uri import local_run
+from recsys_had.scoring import BatchPredictor
+from tests.pipelines.conftest import Job
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A run whose model MLflow has, registered as version 1 of `ctr`, alias `champion`."""
+
+    store: str
+    run: Path
+    run_id: str
+    model_id: str
+
+
+@pytest.fixture(scope="module")
+def logged(cli: Callable[..., Any], job: Job, tmp_path_factory: pytest.TempPathFactory) -> Logged:
+    folder = tmp_path_factory.mktemp("logged")
+    words = ("--data", job.data, "--out", folder / "shop", "train.epochs=1", "--json")
+    done = cli("train", job.experiment, *words)
+    assert done.code == 0, done.err
+    store = f"sqlite:///{folder / 'mlflow.db'}"
+    client = MlflowClient(tracking_uri=store)
+    run_id = json.loads((folder / "shop" / "manifest.json").read_text())["mlflow_run_id"]
+    model_id = client.get_run(run_id).outputs.model_outputs[0].model_id
+    mlflow.set_tracking_uri(store)
+    try:
+        mlflow.register_model(f"models:/{model_id}", "ctr")
+    finally:
+        mlflow.set_tracking_uri(None)
+    client.set_registered_model_alias("ctr", "champion", "1")
+    return Logged(store, folder / "shop", run_id, model_id)
+
+
+@pytest.fixture(autouse=True)
+def store(logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", logged.store)
+
+
+def uris(logged: Logged) -> list[str]:
+    return [
+        "models:/ctr@champion",
+        "models:/ctr/1",
+        "models:/ctr/latest",
+        f"models:/{logged.model_id}",
+        f"runs:/{logged.run_id}/model",
+    ]
+
+
+def test_every_way_to_name_a_model_finds_its_run_folder(logged: Logged) -> None:
+    wanted = json.loads((logged.run / "manifest.json").read_text())
+    for uri in uris(logged):
+        found = local_run(uri)
+        manifest = json.loads((found / "manifest.json").read_text())
+        assert manifest["weights_digest"] == wanted["weights_digest"], uri
+        # Files on this machine are read where they lie.
+        assert found.is_relative_to(logged.run.parent)
+
+
+def test_scores_metrics_and_tables_are_those_of_the_run_folder(
+    cli: Callable[..., Any], job: Job, logged: Logged, tmp_path: Path
+) -> None:
+    found = []
+    for number, run in enumerate((logged.run, "models:/ctr@champion")):
+        out = tmp_path / str(number)
+        done = cli("predict", run, "--input", job.raw, "--out", out / "scores", "--json")
+        assert done.code == 0, done.err
+        metrics = cli("evaluate", run, "--data", job.data, "--json")
+        assert metrics.code == 0, metrics.err
+        tables = cli("export", run, "--out", out / "tables", "--json")
+        assert tables.code == 0, tables.err
+        found.append((pd.read_parquet(out / "scores" / "part-00000.parquet"), metrics, tables))
+    assert found[0][0].equals(found[1][0])
+    assert found[0][1].json == found[1][1].json
+    assert found[0][2].json == found[1][2].json
+
+
+def test_a_version_registered_by_hand_names_the_run(logged: Logged) -> None:
+    client = MlflowClient(tracking_uri=logged.store)
+    client.create_registered_model("by_hand")
+    client.create_model_version("by_hand", f"runs:/{logged.run_id}/model", logged.run_id)
+    assert local_run("models:/by_hand/1") == local_run("models:/ctr/1")
+
+
+def test_a_store_elsewhere_is_downloaded_from(
+    logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = local_run("models:/ctr/1").parents[1]
+    monkeypatch.setattr("recsys_had.model_uri._location", lambda client, uri: str(remote))
+    copy = local_run("models:/ctr/1")
+    assert not copy.is_relative_to(remote)
+    expected = BatchPredictor.load(remote / "artifacts" / "publish").run.manifest["digest"]
+    assert BatchPredictor.load("models:/ctr/1").run.manifest["digest"] == expected
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("models:/crt@champion", "the store has no registered model 'crt'. Did you mean 'ctr'?"),
+        ("models:/ctr@champoin", "the model has no alias 'champoin'. Did you mean 'champion'?"),
+        ("models:/ctr/7", "the model has no version 7. Known: 1."),
+        ("models:/ctr", "is no model URI. Give models:/NAME@ALIAS, models:/NAME/VERSION or "),
+        ("runs:/abc/model", "MLflow at sqlite"),
+        ("runs:/{run_id}/modle", "the run has no model 'modle'. Did you mean 'model'?"),
+        ("models:/m-00000000000000000000000000000000", "MLflow at sqlite"),
+    ],
+)
+def test_an_unknown_model_is_told_in_one_line(
+    cli: Callable[..., Any], job: Job, logged: Logged, tmp_path: Path, uri: str, told: str
+) -> None:
+    uri = uri.format(run_id=logged.run_id)
+    done = cli("predict", uri, "--input", job.raw, "--out", tmp_path / "scores")
+    assert done.code == 2
+    assert done.err.startswith(f"{uri}: {told}")
+    assert len(done.err.splitlines()) == 1
+    assert not (tmp_path / "scores").exists()
+
+
+def test_without_a_store_the_variable_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with pytest.raises(CheckpointError, match=r"^models:/ctr/1: is a model in MLflow, and MLFLOW_"):
+        local_run("models:/ctr/1")
+
+
+def test_a_model_that_is_not_ours_is_refused(
+    logged: Logged, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("recsys_had.model_uri._location", lambda client, uri: tmp_path.as_uri())
+    told = r"^models:/ctr/1: is no model that `recsys-had train` logged: its MLmodel names no run"
+    for text in (None, "", "flavors: {sklearn: {}}", "a: [", "flavors: {python_function: {}}"):
+        if text is not None:
+            (tmp_path / "MLmodel").write_text(text)
+        with pytest.raises(CheckpointError, match=told):
+            local_run("models:/ctr/1")
+    path = "flavors: {python_function: {artifacts: {run: {path: ../../etc}}}}"
+    (tmp_path / "MLmodel").write_text(path)
+    with pytest.raises(CheckpointError, match=r"its MLmodel names a folder outside of it: \.\./"):
+        local_run("models:/ctr/1")
+
+
+def test_a_changed_file_of_a_logged_model_is_refused(
+    cli: Callable[..., Any], job: Job, logged: Logged, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    changed = tmp_path / "model"
+    shutil.copytree(local_run("models:/ctr/1").parents[1], changed)
+    weights = changed / "artifacts" / "publish" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    monkeypatch.setattr("recsys_had.model_uri._location", lambda client, uri: changed.as_uri())
+    done = cli("predict", "models:/ctr/1", "--input", job.raw, "--out", tmp_path / "scores")
+    assert done.code == 2
+    assert "weights.safetensors: was changed after training. Restore it." in done.err
