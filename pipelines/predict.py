@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     "--keep", multiple=True, metavar="COLUMN...", help="Raw columns to copy beside the score."
 )
 @click.option("--batch-size", default=8192, show_default=True, type=click.IntRange(min=1))
+@click.option("--no-calibration", is_flag=True, help="Leave the run's calibrator out.")
 @click.option("--resume", is_flag=True, help="Go on after a kill.")
 @click.option("--overwrite", is_flag=True, help="Replace what OUT holds.")
 def command(
@@ -43,6 +44,7 @@ def command(
     out: "AnyPath",
     keep: tuple[str, ...],
     batch_size: int,
+    no_calibration: bool,
     resume: bool,
     overwrite: bool,
 ) -> Result:
@@ -53,6 +55,7 @@ def command(
         out=out,
         keep=keep,
         batch_size=batch_size,
+        calibrate=not no_calibration,
         resume=resume,
         overwrite=overwrite,
     )
@@ -72,6 +75,7 @@ def predict(
     out: "AnyPath",
     keep: tuple[str, ...] = (),
     batch_size: int = 8192,
+    calibrate: bool = True,
     resume: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -84,7 +88,7 @@ def predict(
 
     from recsys_had.scoring import BatchPredictor, predict_files
 
-    predictor = BatchPredictor.load(run, batch_size=batch_size)
+    predictor = BatchPredictor.load(run, batch_size=batch_size, calibrate=calibrate)
     begin = time.perf_counter()
     with tqdm(
         desc="predict",
@@ -107,6 +111,7 @@ def predict(
         "rows_per_s": report.rows / max(seconds, 1e-9),
         "oov": report.oov,
         "parts": len(report.parts),
+        "calibrated": predictor.calibrated,
     }
 
 

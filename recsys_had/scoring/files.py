@@ -88,6 +88,7 @@ def predict_files(
         "run": predictor.run.manifest["digest"],
         "inputs": source.fingerprint,
         "keep": list(keep),
+        "calibrated": predictor.calibrated,
         "extras": [list(extra.names) for extra in extras],
     }
     with OutputFolder(
@@ -114,6 +115,7 @@ def predict_files(
             "kind": "scores",
             "run_digest": predictor.run.manifest["digest"],
             "weights_digest": predictor.run.manifest["weights_digest"],
+            "calibrated": predictor.calibrated,
             "rows": report.rows,
             "oov": report.oov,
             "keep": list(keep),

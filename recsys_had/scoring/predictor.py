@@ -1,6 +1,5 @@
 """BatchPredictor: raw rows in, scores out, in input order, with the run's own encoder."""
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +9,13 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from recsys_had.batch import EncodedRows
+from recsys_had.batch import Batch, EncodedRows
+from recsys_had.calibration import ToScores, log_kept_share, parse_calibrator
+from recsys_had.calibration.calibrator import Segments
 from recsys_had.data.encode import Encoder
 from recsys_had.data.folder import DataFolder, layout_of
 from recsys_had.data.parquet import Position, SplitReader, rows_from_table
-from recsys_had.data.sampling import in_words
-from recsys_had.errors import CheckpointError, DataError, SchemaError
+from recsys_had.errors import CheckpointError, ConfigError, DataError, SchemaError
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
 from recsys_had.run_folder import RunFolder
@@ -24,8 +24,6 @@ from recsys_had.suggest import nearest
 
 Logits = NDArray[np.float32]
 Scores = NDArray[np.float32]
-
-_log = logging.getLogger("recsys_had")
 
 
 class BatchPredictor:
@@ -36,29 +34,57 @@ class BatchPredictor:
         encoder: the run's own encoder.
         model: the model with the run's weights.
         batch_size: rows scored together.
+        calibrate: apply the run's calibrator, if it has one; the correction for negatives that
+            training left out is applied in any case.
+
+    Raises:
+        CheckpointError: the run's calibrator is damaged, or does not fit its card.
     """
 
     def __init__(
-        self, *, run: RunFolder, encoder: Encoder, model: CTRModel, batch_size: int = 8192
+        self,
+        *,
+        run: RunFolder,
+        encoder: Encoder,
+        model: CTRModel,
+        batch_size: int = 8192,
+        calibrate: bool = True,
     ) -> None:
         self.run = run
         self.encoder = encoder
         self.model = model.eval()
         self.batch_size = batch_size
         self._layout = layout_of(run.card)
+        text = run.addition("calibrator") if calibrate else None
+        calibrator = None
+        if text is not None:
+            calibrator = parse_calibrator(text, place=f"{run.path}/calibrator")
+            if calibrator.field is not None:
+                self._require_segment(calibrator.field)
+        self._to_scores = ToScores(
+            shift=log_kept_share(run.manifest.get("sampling")), calibrator=calibrator
+        )
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether scores are those of a calibrator."""
+        return self._to_scores.calibrator is not None
+
+    @property
+    def shift(self) -> float:
+        """What is added to logits for the negatives that training left out."""
+        return self._to_scores.shift
 
     @classmethod
-    def load(cls, path: Path | str, *, batch_size: int = 8192) -> "BatchPredictor":
+    def load(
+        cls, path: Path | str, *, batch_size: int = 8192, calibrate: bool = True
+    ) -> "BatchPredictor":
         """Loads a run folder.
 
         Raises:
             CheckpointError: a file is missing, changed or does not fit the model.
         """
         run = RunFolder.open(Path(path))
-        sampling = run.manifest.get("sampling")
-        if sampling is not None and sampling["left_out"]:
-            told = "%s: was %s. Its scores are not corrected for it: they are too high."
-            _log.warning(told, path, in_words(sampling))
         encoder = Encoder.load(run.encoder_path)
         model = CTRModel(
             fields=field_specs(run.card, encoder.num_embeddings),
@@ -70,7 +96,9 @@ class BatchPredictor:
             model.import_state(run.weights())
         except ValueError as cause:
             raise CheckpointError(f"{path}/weights.safetensors: {cause}") from cause
-        return cls(run=run, encoder=encoder, model=model, batch_size=batch_size)
+        return cls(
+            run=run, encoder=encoder, model=model, batch_size=batch_size, calibrate=calibrate
+        )
 
     def logits(self, rows: EncodedRows) -> Logits:
         """What the model says of encoded rows, ``(B,)`` float32."""
@@ -83,12 +111,28 @@ class BatchPredictor:
 
     def score_rows(self, rows: EncodedRows) -> Scores:
         """Scores encoded rows: the probability of a click, ``(B,)`` float32."""
-        return self.to_scores(self.logits(rows))
+        return self.to_scores(self.logits(rows), self.segments(rows))
 
-    def to_scores(self, logits: Logits) -> Scores:
-        """Probabilities of a click, of logits: the one place where they are made."""
-        scores: Scores = torch.sigmoid(torch.from_numpy(logits)).numpy()
-        return scores
+    def to_scores(self, logits: Logits, segments: Segments | None = None) -> Scores:
+        """Probabilities of a click, of logits: the one place where they are made.
+
+        Corrected for sampling first, then calibrated; see :mod:`recsys_had.calibration.scores`.
+
+        Args:
+            logits: ``(B,)`` float32, as the model gives them.
+            segments: what :meth:`segments` says of the same rows.
+
+        Raises:
+            ValueError: the calibrator is fitted by segments, and none are given.
+        """
+        return self._to_scores(logits, segments)
+
+    def segments(self, rows: EncodedRows) -> Segments | None:
+        """Each row's id in the field that the calibrator is fitted by; None where it is by none."""
+        calibrator = self._to_scores.calibrator
+        if calibrator is None or calibrator.field is None:
+            return None
+        return rows.ids[:, self._layout.single.index(calibrator.field)]
 
     def score_frame(self, frame: pd.DataFrame | pl.DataFrame | pl.LazyFrame | pa.Table) -> Scores:
         """Scores a frame of raw rows; columns by name, the label not needed.
@@ -112,6 +156,28 @@ class BatchPredictor:
             SchemaError: the data was made with another card.
             DataError: it was encoded with another vocabulary, or has no such split.
         """
+        calibrator = self._to_scores.calibrator
+        segment = None if calibrator is None else calibrator.field
+        labels, logits, segments = self.split_logits(data, split, segment=segment)
+        return labels, self.to_scores(logits, segments)
+
+    def split_logits(
+        self, data: DataFolder, split: str, *, segment: str | None = None
+    ) -> tuple[Scores, Logits, Segments | None]:
+        """Label and logit of each row of an encoded split, in row order, and its id in a field.
+
+        Args:
+            data: encoded rows.
+            split: train, valid or test.
+            segment: a field of one value a row, or None.
+
+        Raises:
+            ConfigError: there is no such field, or it holds several values a row.
+            SchemaError: the data was made with another card.
+            DataError: it was encoded with another vocabulary, or has no such split.
+        """
+        if segment is not None:
+            self._require_segment(segment)
         if data.card.digest != self.run.card.digest:
             raise SchemaError(
                 f"{data.path}: was made with another card than {self.run.path}. "
@@ -127,12 +193,27 @@ class BatchPredictor:
             known = [name for name in ("train", "valid", "test") if data.rows(name)]
             raise DataError(f"{data.path}: has no row in split '{split}'.{nearest(split, known)}")
         reader = SplitReader(data.path / split, layout=self._layout, batch_size=self.batch_size)
-        labels, scores = [], []
+        labels, logits, segments = [], [], []
         with torch.inference_mode():
             for step in reader.steps(Position(0, 0)):
                 labels.append(step.batch.label.numpy())
-                scores.append(self.to_scores(self.model(step.batch).numpy()))
-        return np.concatenate(labels), np.concatenate(scores)
+                logits.append(self.model(step.batch).numpy())
+                if segment is not None:
+                    segments.append(_ids_of(step.batch, segment))
+        found = np.concatenate(segments) if segments else None
+        return np.concatenate(labels), np.concatenate(logits), found
+
+    def _require_segment(self, name: str) -> None:
+        if name not in self._layout.fields:
+            raise ConfigError(
+                f"segment {name}: is no field of card '{self.run.card.name}'."
+                f"{nearest(name, self._layout.single)}"
+            )
+        if name in self._layout.multi:
+            raise ConfigError(
+                f"segment {name}: holds several values a row. Name a field of one value: "
+                f"{', '.join(self._layout.single)}."
+            )
 
     def _encode(self, frame: pl.DataFrame, place: str) -> EncodedRows:
         return self.rows(self.encoder.encode(frame, place=place))
@@ -155,3 +236,9 @@ class BatchPredictor:
             field: int(((ids[field].values() > 0) & (found[field].values() == 0)).sum())
             for field in embeddings.managed_fields
         }
+
+
+def _ids_of(batch: Batch, field: str) -> Segments:
+    """Each row's id in a field of one value a row."""
+    ids: Segments = batch.sparse[field].values().numpy()
+    return ids
