@@ -167,7 +167,8 @@ def platt_targets(clicked: Clicked, weights: Floats) -> Floats:
     """
     counted = weights / weights.mean()
     clicks, misses = counted[clicked].sum(), counted[~clicked].sum()
-    return np.where(clicked, (clicks + 1) / (clicks + 2), 1 / (misses + 2))
+    targets: Floats = np.where(clicked, (clicks + 1) / (clicks + 2), 1 / (misses + 2))
+    return targets
 
 
 def _fit(method: Method, clicked: Clicked, logits: Floats, weights: Floats) -> Map | None:

@@ -67,6 +67,7 @@ def test_a_map_is_its_formula(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MAPS)
+@settings(deadline=None)
 @given(rows=logits)
 def test_probabilities_rise_with_logits_and_are_probabilities(name: str, rows: list[float]) -> None:
     ascending = np.sort(np.array(rows))
@@ -76,6 +77,7 @@ def test_probabilities_rise_with_logits_and_are_probabilities(name: str, rows: l
 
 
 @pytest.mark.parametrize("name", STRICT)
+@settings(deadline=None)
 @given(low=st.floats(-12, 12), gap=st.floats(1e-3, 5))
 def test_strict_maps_keep_every_two_rows_apart(name: str, low: float, gap: float) -> None:
     below, above = STRICT[name](np.array([low, low + gap]))
@@ -147,7 +149,7 @@ def test_a_calibrator_is_read_back_to_the_bit(name: str) -> None:
     assert parse_calibrator(one.to_text(), place="run") == one
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(slope=st.floats(1e-6, 1e6), intercept=st.floats(-1e6, 1e6))
 def test_any_number_is_read_back_to_the_bit(slope: float, intercept: float) -> None:
     one = Calibrator(whole=PlattMap(slope=slope, intercept=intercept))
