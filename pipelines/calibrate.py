@@ -127,8 +127,8 @@ def _as_text(content: dict[str, Any], run: Path) -> str:
         before, after = content["before"][name], content["after"][name]
         lines.append(f"{name:<14}{before:>12.6g}{after:>12.6g}")
     lines.append(
-        f"{content['method']} on {content['rows']:,} rows of split '{content['split']}'; judged on "
-        "halves, each by what was fitted on the other"
+        f"{content['method']} on {content['rows']:,} rows of split '{content['split']}'; the "
+        "figures are means of its halves, each judged by what was fitted on the other"
     )
     if content["segment"] is not None:
         lines.append(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from recsys_had.calibration.calibrator import Segments
 from recsys_had.calibration.fitting import Method, fit_calibrator
 from recsys_had.calibration.scores import Scores, ToScores
-from recsys_had.metrics import evaluate_rows, evaluate_with_ece
+from recsys_had.metrics import evaluate_with_ece
 
 Metrics = dict[str, float | None]
 
@@ -18,20 +18,21 @@ _SEED = 7
 
 @dataclass(frozen=True)
 class Judgement:
-    """Figures before and after, on the same rows.
+    """Figures before and after, on the same rows, each the mean over the two halves.
 
     Args:
-        before: of corrected scores, see :func:`recsys_had.metrics.evaluate_with_ece`; but ``auc``
-            is the mean over the two halves.
+        before: of corrected scores, see :func:`recsys_had.metrics.evaluate_with_ece`.
         after: the same of calibrated scores.
         scores_before: ``(B,)``.
         scores_after: ``(B,)``, each from the map that the row's own half had no part in.
+        in_first: ``(B,)``, which half a row belongs to.
     """
 
     before: Metrics
     after: Metrics
     scores_before: Scores
     scores_after: Scores
+    in_first: NDArray[np.bool_]
 
 
 def judge(
@@ -48,8 +49,10 @@ def judge(
 ) -> Judgement:
     """Fits on one half of the rows and scores the other with it, and the other way round.
 
-    Halves are drawn at random by a fixed seed. Each half's map is its own, so rows of different
-    halves may change places that no single map would let change: AUC is measured within halves.
+    Halves are drawn at random by a fixed seed, and measured apart. Taken together they would look
+    too good: where one half happens to have more clicks, its map promises the other too many, and
+    the other's promises it too few, which cancels. Nor would a single map let rows of different
+    halves change places, as two maps do.
 
     Args:
         label: ``(B,)``, 0 or 1.
@@ -88,6 +91,7 @@ def judge(
         _judged(label, after, weight, in_first),
         before,
         after,
+        in_first,
     )
 
 
@@ -97,9 +101,14 @@ def _judged(
     weight: NDArray[np.floating[Any]] | None,
     in_first: NDArray[np.bool_],
 ) -> Metrics:
-    areas = [
-        evaluate_rows(label[half], score[half], None if weight is None else weight[half])["auc"]
+    halves = [
+        evaluate_with_ece(label[half], score[half], None if weight is None else weight[half])
         for half in (in_first, ~in_first)
     ]
-    defined = [area for area in areas if area is not None]
-    return {**evaluate_with_ece(label, score, weight), "auc": float(np.mean(defined))}
+    one, other = halves
+    return {name: _mean(one[name], other[name]) for name in one if name != "rows"}
+
+
+def _mean(one: float | None, other: float | None) -> float | None:
+    """Both halves have rows of both labels, or nothing was fitted to them."""
+    return None if one is None or other is None else (one + other) / 2

@@ -61,7 +61,8 @@ def calibrate_run(
         method: a name in :data:`recsys_had.calibration.METHODS`.
         segment: a field of one value a row whose frequent values have maps of their own, or None.
         min_segment_rows: rows that such a value has at least.
-        plot: where a PNG of the reliability before and after goes, or None.
+        plot: where a PNG of the reliability before and after goes, of one half by the map that
+            was fitted on the other; or None.
 
     Raises:
         ConfigError: the segment is no field of one value a row.
@@ -105,7 +106,14 @@ def calibrate_run(
         place=place,
     )
     if plot is not None:
-        reliability_png(label, judgement.scores_before, judgement.scores_after, plot, weight=weight)
+        seen = ~judgement.in_first
+        reliability_png(
+            label[seen],
+            judgement.scores_before[seen],
+            judgement.scores_after[seen],
+            plot,
+            weight=None if weight is None else weight[seen],
+        )
     run = predictor.run.add("calibrator", calibrator.to_text())
     content = {
         "method": method,

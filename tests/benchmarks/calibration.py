@@ -1,7 +1,7 @@
 """What each kind of calibrator does to a trained run, and what the correction for sampling does.
 
-Every row of the split is judged by a map fitted on the other half of it. Prints a table in
-Markdown; the run is left as it is.
+Each half of the split is judged by a map fitted on the other, and figures are means of the two.
+Prints tables in Markdown; the run is left as it is.
 
     recsys-had train frappe_dcn_v2 train.epochs=12 train.embedding_l2=0 --data data/frappe \
         --out runs/dcn_v2 --no-tracking
@@ -37,10 +37,8 @@ def main() -> None:
     rate, raw = np.average(label, weights=weight), sigmoid(logits.astype(np.float64))
     print(f"{len(label):,} rows, click rate {rate:.5f}\n")
     print("| scores | mean | of the click rate |\n| --- | ---: | ---: |")
-    for name, scores in (
-        ("as the model has them", raw),
-        ("corrected", predictor.to_scores(logits)),
-    ):
+    corrected = predictor.to_scores(logits)
+    for name, scores in (("as the model has them", raw), ("corrected", corrected)):
         mean = float(np.average(scores, weights=weight))
         print(f"| {name} | {mean:.5f} | {mean / rate:.4f} |")
 
