@@ -13,6 +13,7 @@ _COMMANDS = {
     "profile": "Show encoded rows on a page: click rates, values, coverage, leakage.",
     "train": "Train an experiment on encoded rows; writes a run folder.",
     "evaluate": "Measure a run on a split of encoded rows.",
+    "calibrate": "Fit a run's calibrator on its validation rows, and judge it.",
     "predict": "Score raw rows with a run.",
     "export": "Write a run's embedding tables as plain files.",
     "describe": "Show a model's nodes, parameters and cost.",

@@ -14,23 +14,37 @@ if TYPE_CHECKING:
 @click.argument("run", type=local_path)
 @click.option("--data", required=True, type=path_or_url, help="Encoded rows.")
 @click.option("--split", default="test", show_default=True, help="train, valid or test.")
-def command(run: Path, data: "AnyPath", split: str) -> Result:
-    """Measure RUN on a split: AUC, logloss, normalized entropy, calibration."""
-    content = evaluate(run, data=data, split=split)
-    lines = [
-        f"{name:<20} {'undefined' if number is None else format(number, '.6g')}"
-        for name, number in content.items()
-    ]
+@click.option("--no-calibration", is_flag=True, help="Leave the run's calibrator out.")
+def command(run: Path, data: "AnyPath", split: str, no_calibration: bool) -> Result:
+    """Measure RUN on a split: AUC, logloss, normalized entropy, calibration and its error."""
+    content = evaluate(run, data=data, split=split, calibrate=not no_calibration)
+    lines = [f"{name:<20} {_told(value)}" for name, value in content.items()]
     return Result(content, "\n".join(lines))
 
 
-def evaluate(run: Path, *, data: "AnyPath", split: str = "test") -> dict[str, Any]:
-    """What ``--json`` prints: the metrics of the very scores ``predict`` would write."""
+def _told(value: float | bool | None) -> str:
+    match value:
+        case None:
+            return "undefined"
+        case bool():
+            return "yes" if value else "no"
+        case _:
+            return format(value, ".6g")
+
+
+def evaluate(
+    run: Path, *, data: "AnyPath", split: str = "test", calibrate: bool = True
+) -> dict[str, Any]:
+    """What ``--json`` prints: the metrics of the very scores ``predict`` would write.
+
+    Of the split that a calibrator was fitted on they are too good: it has seen the labels.
+    """
     from recsys_had.data.folder import DataFolder
-    from recsys_had.metrics import evaluate_rows
+    from recsys_had.metrics import evaluate_with_ece
     from recsys_had.scoring import BatchPredictor
 
-    predictor = BatchPredictor.load(run)
+    predictor = BatchPredictor.load(run, calibrate=calibrate)
     folder = DataFolder.open(data)
     label, score = predictor.score_split(folder, split)
-    return evaluate_rows(label, score, folder.weights(split))
+    found = evaluate_with_ece(label, score, folder.weights(split))
+    return {**found, "calibrated": predictor.calibrated}

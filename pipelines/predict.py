@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     type=click.Choice(["stop", "reject"]),
     help="What a row does that is not as the card says; rejects go to rejects.parquet.",
 )
+@click.option("--no-calibration", is_flag=True, help="Leave the run's calibrator out.")
 @click.option("--resume", is_flag=True, help="Go on after a kill.")
 @click.option("--overwrite", is_flag=True, help="Replace what OUT holds.")
 def command(
@@ -67,6 +68,7 @@ def command(
     workers: int,
     engine: Literal["local", "ray"],
     on_error: Literal["stop", "reject"],
+    no_calibration: bool,
     resume: bool,
     overwrite: bool,
 ) -> Result:
@@ -80,6 +82,7 @@ def command(
         workers=workers,
         engine=engine,
         on_error=on_error,
+        calibrate=not no_calibration,
         resume=resume,
         overwrite=overwrite,
     )
@@ -104,6 +107,7 @@ def predict(
     workers: int = 1,
     engine: Literal["local", "ray"] = "local",
     on_error: Literal["stop", "reject"] = "stop",
+    calibrate: bool = True,
     resume: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -112,7 +116,7 @@ def predict(
 
     from recsys_had.scoring import BatchPredictor, predict_files
 
-    predictor = BatchPredictor.load(run, batch_size=batch_size)
+    predictor = BatchPredictor.load(run, batch_size=batch_size, calibrate=calibrate)
     begin = time.perf_counter()
     with tqdm(
         desc="predict",
@@ -141,6 +145,7 @@ def predict(
         "oov": report.oov,
         "parts": len(report.parts),
         "peak_rss_bytes": report.peak_rss_bytes,
+        "calibrated": predictor.calibrated,
     }
 
 

@@ -216,6 +216,9 @@ class TrainConfig(_Model):
             batch, but for batch normalisation and losses that compare means. Not with optimizers
             that TorchRec fuses into each backward pass.
         monitor: the validation metric that picks the best weights and stops early.
+        calibration: a calibrator fitted on the validation rows at the end: platt,
+            temperature, beta, isotonic or centered_isotonic
+            (:mod:`recsys_had.calibration.maps`); none if empty.
         patience: epochs in a row without improvement after which training stops.
         seed: of initial weights, order of rows and dropout.
         checkpoint_every_steps: updates between checkpoints; one is written after every epoch.
@@ -249,6 +252,9 @@ class TrainConfig(_Model):
     pipeline: bool = False
     accumulate_steps: Count = 1
     monitor: Literal["auc", "logloss", "normalized_entropy", "auc_minus_logloss"] = "auc"
+    calibration: Literal["platt", "temperature", "beta", "isotonic", "centered_isotonic"] | None = (
+        None
+    )
     patience: Count | None = None
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
     checkpoint_every_steps: Count | None = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recsys_had.metrics import auc, calibration, check_scores
+from recsys_had.metrics import auc, bin_starts, calibration, check_scores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,9 +49,9 @@ def roc_curve_png(label: ArrayLike, score: ArrayLike, path: str | Path, *, note:
     clicked, scores = check_scores("roc_curve_png", label, score, allow_empty=True)
     area = auc(clicked, scores) if len(scores) else None
     told_of_rows = _rows_and_clicks(clicked) + (note and f", {note}")
-    figure = _figure(height_inches=6.6)
+    figure = figure_of(height_inches=6.6)
     axes = figure.add_axes((0.13, 0.09, 0.835, 0.81))
-    _dress(axes)
+    dress(axes)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.set(
         xlabel="False positive rate (share of the other rows above the threshold)",
@@ -69,14 +69,14 @@ def roc_curve_png(label: ArrayLike, score: ArrayLike, path: str | Path, *, note:
         va="top",
     )
     if area is None:
-        _title(axes, "ROC curve", told_of_rows)
+        titled(axes, "ROC curve", told_of_rows)
         _say(axes, _why_no_curve(clicked, "A ROC curve needs both classes."))
     else:
-        _title(axes, f"ROC curve: AUC {area:.4f}", told_of_rows)
+        titled(axes, f"ROC curve: AUC {area:.4f}", told_of_rows)
         false_rate, true_rate = roc_points(clicked, scores)
         axes.fill_between(false_rate, true_rate, color=_BLUE, alpha=0.10, linewidth=0)
         axes.plot(false_rate, true_rate, color=_BLUE, linewidth=2.2, solid_joinstyle="round")
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def calibration_png(
@@ -110,44 +110,55 @@ def calibration_png(
     )
     _check_bins("calibration_png", bins)
     told_of_rows = _rows_and_clicks(clicked) + (note and f", {note}")
-    figure = _figure(height_inches=7.0)
+    figure = figure_of(height_inches=7.0)
     axes = figure.add_axes((0.13, 0.305, 0.835, 0.575))
     below = figure.add_axes((0.13, 0.10, 0.835, 0.16), sharex=axes)
     for each in (axes, below):
-        _dress(each)
+        dress(each)
     axes.tick_params(labelbottom=False)
     axes.set_ylabel("Observed click rate")
     below.set(xlabel="Predicted click rate", ylabel="Rows")
     if not len(scores):
-        _title(axes, "Calibration", told_of_rows)
+        titled(axes, "Calibration", told_of_rows)
         axes.set(xlim=(0, 1), ylim=(0, 1))
         below.set_yticks([])
         _say(axes, _why_no_curve(clicked, "Calibration needs scored rows."))
-        _save(figure, path)
+        save_png(figure, path)
         return
 
     points = calibration_points(clicked, scores, bins)
     ratio = calibration(clicked, scores)
     told = "no click to compare with" if ratio is None else f"predicted / observed {ratio:.4f}"
-    _title(
+    titled(
         axes,
         f"Calibration: {told}",
         f"{told_of_rows}; {_bins_in_words(points.rows)}",
     )
-    low, high = _limits(points)
+    low, high = limits_of(points)
+    draw_reliability(axes, points, low, high)
+    edges = np.geomspace(low, high, 81) if low > 0 else np.linspace(low, high, 81)
+    below.stairs(np.histogram(scores, edges)[0], edges, fill=True, color=_BLUE, alpha=0.45)
+    _count_ticks(below)
+    save_png(figure, path)
+
+
+def draw_reliability(axes: "Axes", points: "CalibrationPoints", low: float, high: float) -> None:
+    """Draws bins, their intervals and the diagonal on dressed axes.
+
+    Args:
+        axes: to draw on.
+        points: the bins.
+        low: where both axes begin; above 0 they are logarithmic.
+        high: where they end.
+    """
     if low > 0:
         axes.set_xscale("log")
         axes.set_yscale("log")
-        edges = np.geomspace(low, high, 81)
-    else:
-        edges = np.linspace(low, high, 81)
     axes.set(xlim=(low, high), ylim=(low, high))
     axes.plot([low, high], [low, high], **_DASHED, zorder=1, label="predicted = observed")
     _draw_points(axes, points, low)
     axes.legend(loc="best", fontsize=9, labelcolor=_INK, edgecolor=_FAINT, framealpha=1)
-    below.stairs(np.histogram(scores, edges)[0], edges, fill=True, color=_BLUE, alpha=0.45)
-    _plain_ticks(axes, below, decades=np.log10(high / low) if low > 0 else None)
-    _save(figure, path)
+    _plain_ticks(axes, decades=np.log10(high / low) if low > 0 else None)
 
 
 class CalibrationPoints(NamedTuple):
@@ -223,9 +234,7 @@ def calibration_points(label: ArrayLike, score: ArrayLike, bins: int = 20) -> Ca
     _check_bins("calibration_points", bins)
     order = np.argsort(scores)
     ascending = scores[order]
-    target = np.arange(1, bins + 1) * len(scores) // bins
-    cut = np.searchsorted(ascending, ascending[np.maximum(target - 1, 0)], side="right")
-    start = np.append(0, np.unique(cut)[:-1])
+    start = bin_starts(ascending, bins)
     rows = np.diff(start, append=len(scores))
     clicks = np.add.reduceat(clicked[order].astype(np.int64), start)
     predicted = np.add.reduceat(ascending.astype(np.float64), start) / rows
@@ -242,8 +251,8 @@ def _check_bins(place: str, bins: int) -> None:
         raise ValueError(f"{place}: bins must be at least 1; got {bins}. Leave it out for 20.")
 
 
-def _limits(points: CalibrationPoints) -> tuple[float, float]:
-    """Gives the ends of both axes; a low end above 0 asks for log axes."""
+def limits_of(points: CalibrationPoints) -> tuple[float, float]:
+    """Gives the ends of both axes for some bins; a low end above 0 asks for log axes."""
     low, high = float(points.predicted[0]), float(points.predicted[-1])
     top = max(high, float(points.upper.max()))
     if low > 0 and high / low > _LOG_FROM_RATIO:
@@ -275,8 +284,8 @@ def _draw_points(axes: "Axes", points: CalibrationPoints, low: float) -> None:
             )
 
 
-def _plain_ticks(axes: "Axes", below: "Axes", *, decades: float | None) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+def _plain_ticks(axes: "Axes", *, decades: float | None) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     if decades is not None:
         steps = (1.0, 2.0, 5.0) if decades < 3.5 else (1.0,)
@@ -285,6 +294,11 @@ def _plain_ticks(axes: "Axes", below: "Axes", *, decades: float | None) -> None:
             axis.set_minor_formatter(NullFormatter())
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _count_ticks(below: "Axes") -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
     below.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
     below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
 
@@ -321,16 +335,18 @@ def _why_no_curve(clicked: NDArray[np.bool_], need: str) -> str:
     return f"Every row of this split has label {int(clicked[0])} ({kind}).\n{need}"
 
 
-def _figure(height_inches: float) -> "Figure":
+def figure_of(height_inches: float, width_inches: float = 6.4) -> "Figure":
+    """An empty figure that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, height_inches), dpi=150, facecolor="white")
+    figure = Figure(figsize=(width_inches, height_inches), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _dress(axes: "Axes") -> None:
+def dress(axes: "Axes") -> None:
+    """Gives axes the looks of all these pictures."""
     axes.set_facecolor("white")
     axes.set_axisbelow(True)
     axes.grid(color=_FAINT, linewidth=0.8)
@@ -341,7 +357,8 @@ def _dress(axes: "Axes") -> None:
         axis.label.set(color=_INK, size=10)
 
 
-def _title(axes: "Axes", title: str, subtitle: str) -> None:
+def titled(axes: "Axes", title: str, subtitle: str) -> None:
+    """Writes a title and a line below it over axes."""
     axes.set_title(title, loc="left", pad=28, fontsize=14, fontweight="bold", color=_INK)
     axes.annotate(
         subtitle,
@@ -370,6 +387,7 @@ def _say(axes: "Axes", sentence: str) -> None:
     )
 
 
-def _save(figure: "Figure", path: str | Path) -> None:
+def save_png(figure: "Figure", path: str | Path) -> None:
+    """Writes a figure; the same one gives the same bytes."""
     # Without the version in it, the same rows give the same bytes.
     figure.savefig(path, format="png", metadata={"Software": None})

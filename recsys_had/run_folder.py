@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,20 @@ from recsys_had.whole_files import file_digest, write_whole
 
 # What a data folder lends to a run, so that the run encodes raw rows by itself.
 _ENCODER_PARTS = ("card.json", "dense.json", "vocab", "lookups")
+
+
+@dataclass(frozen=True)
+class _Addition:
+    """A file that is added to a run, under a name that its content gives it."""
+
+    text: str
+    digest: str
+    file: str
+
+    @classmethod
+    def of(cls, name: str, text: str, *, suffix: str = ".json") -> "_Addition":
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return cls(text, digest, f"{name}-{digest[:16]}{suffix}")
 
 
 @dataclass(frozen=True)
@@ -88,20 +103,39 @@ class RunFolder:
         Returns:
             The run with it.
         """
+        return self._replace(name, _Addition.of(name, text, suffix=suffix))
+
+    def drop(self, name: str) -> "RunFolder":
+        """Takes away what was added to the run; a run without it stays as it is.
+
+        Args:
+            name: what it was added as.
+
+        Raises:
+            CheckpointError: the folder cannot be written.
+            DataError: another command is writing to it.
+
+        Returns:
+            The run without it.
+        """
+        return self._replace(name, None)
+
+    def _replace(self, name: str, fresh: "_Addition | None") -> "RunFolder":
         lock = FolderLock(self.path, told=str(self.path))
         try:
-            digest = hashlib.sha256(text.encode()).hexdigest()
-            file = f"{name}-{digest[:16]}{suffix}"
-            write_whole(self.path / file, text)
+            if fresh is not None:
+                write_whole(self.path / fresh.file, fresh.text)
             # Not this object's own: somebody may have added something else meanwhile.
             manifest = json.loads((self.path / "manifest.json").read_text())
-            before = manifest.get("additions", {}).get(name, file)
-            manifest["additions"] = {**manifest.get("additions", {}), name: file}
-            manifest["files"] = {k: v for k, v in manifest["files"].items() if k != before}
-            manifest["files"][file] = digest
+            before = manifest.get("additions", {}).get(name)
+            files = {k: v for k, v in manifest["files"].items() if k != before}
+            additions = {k: v for k, v in manifest.get("additions", {}).items() if k != name}
+            if fresh is not None:
+                files[fresh.file], additions[name] = fresh.digest, fresh.file
+            manifest |= {"files": files, "additions": additions}
             manifest = sealed(manifest)
             write_whole(self.path / "manifest.json", json.dumps(manifest, indent=2) + "\n")
-            if before != file:
+            if before is not None and before not in files:
                 (self.path / before).unlink(missing_ok=True)
         except OSError as cause:
             raise CheckpointError(f"{self.path}: cannot be written: {cause.strerror}.") from cause
@@ -164,6 +198,7 @@ def write_run_folder(
     state: dict[str, Tensor],
     metrics: dict[str, Any],
     facts: dict[str, Any],
+    additions: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Writes everything a run folder holds; the manifest lists it with digests.
 
@@ -174,6 +209,7 @@ def write_run_folder(
         state: all weights and buffers, whole and unpadded.
         metrics: content of metrics.json.
         facts: further entries of the manifest.
+        additions: texts the run begins with, by name, as :meth:`RunFolder.add` would add them.
 
     Returns:
         The manifest.
@@ -192,6 +228,9 @@ def write_run_folder(
             shutil.copytree(source, encoder / name, dirs_exist_ok=True)
         elif source.is_file():
             shutil.copy2(source, encoder / name)
+    added = {name: _Addition.of(name, text) for name, text in (additions or {}).items()}
+    for addition in added.values():
+        (stage / addition.file).write_text(addition.text)
     files = sorted(path for path in stage.rglob("*") if path.is_file())
     # Whoever corrects scores needs the rate, and finds nothing else of the data in a run.
     sampling = {name: data.manifest[name] for name in ("sampling",) if name in data.manifest}
@@ -204,6 +243,7 @@ def write_run_folder(
         "num_embeddings": data.num_embeddings,
         **sampling,
         **facts,
+        **({"additions": {name: each.file for name, each in added.items()}} if added else {}),
         "versions": library_versions(),
         "files": {path.relative_to(stage).as_posix(): file_digest(path) for path in files},
     }

@@ -70,6 +70,9 @@ class Tracker(Protocol):
     def log_run_folder(self, folder: Path, card: DatasetCard) -> None:
         """Stores a run folder's small files, and a model that scores raw rows."""
 
+    def log_picture(self, path: Path) -> None:
+        """Stores a picture among the run's plots."""
+
     def close(self, status: str) -> None:
         """Ends the run: FINISHED, FAILED or KILLED."""
 
@@ -98,6 +101,9 @@ class NullTracker:
         """Does nothing."""
 
     def log_run_folder(self, folder: Path, card: DatasetCard) -> None:
+        """Does nothing."""
+
+    def log_picture(self, path: Path) -> None:
         """Does nothing."""
 
     def close(self, status: str) -> None:
@@ -214,6 +220,10 @@ class MlflowTracker:
         self.flush()
         self._try(lambda: self._write_run_folder(folder, card))
 
+    def log_picture(self, path: Path) -> None:
+        """Stores a picture among the run's plots."""
+        self._try(lambda: self._client.log_artifact(self._id, str(path), "plots"))
+
     def close(self, status: str) -> None:
         """Writes what waits and ends the run."""
         self.flush()
@@ -322,6 +332,62 @@ def download_logged(location: str, uri: str) -> Path:
     return Path(download_artifacts(artifact_uri=location, dst_path=copy, tracking_uri=uri))
 
 
+def record_calibration(
+    folder: Path,
+    card: DatasetCard,
+    *,
+    enabled: bool,
+    run_id: str | None,
+    metrics: Mapping[str, float],
+    plot: Path | None,
+) -> dict[str, str | None]:
+    """Records what a finished run's calibration came to, and logs its model anew, calibrated.
+
+    A store that is not there, or does not know the run, is told in one line and costs nothing:
+    the run folder holds the calibrator.
+
+    Args:
+        folder: the run folder, with its calibrator.
+        card: the card of the run.
+        enabled: whether anything is tracked.
+        run_id: MLflow's id of the run, None where its training was not tracked.
+        metrics: numbers to record.
+        plot: a picture to store, or None.
+
+    Returns:
+        ``mlflow_run_id``, ``mlflow_uri`` and ``mlflow_error``, each None where there is none.
+    """
+    told: dict[str, str | None] = dict.fromkeys(("mlflow_run_id", "mlflow_uri", "mlflow_error"))
+    if not enabled or run_id is None:
+        return told
+    default = folder.resolve().parent / "mlflow.db"
+    told |= {"mlflow_run_id": run_id, "mlflow_uri": os.environ.get("MLFLOW_TRACKING_URI")}
+    if told["mlflow_uri"] is None:
+        told["mlflow_uri"] = f"sqlite:///{default}"
+        if not default.is_file():
+            told["mlflow_error"] = f"{default} is not there."
+    if told["mlflow_error"] is None:
+        try:
+            tracker = start_tracker(
+                enabled=True,
+                out=folder,
+                experiment_name=card.name,
+                run_name="",
+                resume_run_id=run_id,
+            )
+        except ConfigError as cause:
+            told["mlflow_error"] = cause.problems[0]
+        else:
+            tracker.log_metrics(metrics, 0)
+            if plot is not None:
+                tracker.log_picture(plot)
+            tracker.log_run_folder(folder, card)
+            tracker.close("FINISHED")
+            return {**told, "mlflow_error": tracker.error}
+    log.warning("MLflow: %s Only the run folder holds the calibrator.", told["mlflow_error"])
+    return told
+
+
 def model_signature(card: DatasetCard) -> "ModelSignature":
     """Inputs and output of the logged model.
 
@@ -366,13 +432,16 @@ def _as_active(uri: str, run_id: str) -> Iterator[None]:
     """Makes a run MLflow's active one for a while, as logging a model needs."""
     import mlflow
 
-    before = mlflow.get_tracking_uri()
+    before, variable = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     try:
         with mlflow.start_run(run_id=run_id):
             yield
     finally:
         mlflow.set_tracking_uri(before)
+        # It sets the variable too, and this process's next run would go to that store.
+        if variable is None:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 def mlflow_reason(cause: Exception) -> str:

@@ -31,13 +31,13 @@ def calibrated_rows(num_rows: int, mean_logit: float, seed: int = 0) -> Rows:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Collects the figures that a test saves, to look inside them."""
     figures: list[Figure] = []
-    save = plots._save
+    save = plots.save_png
 
     def keep_and_save(figure: Figure, path: str | Path) -> None:
         figures.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(plots, "_save", keep_and_save)
+    monkeypatch.setattr(plots, "save_png", keep_and_save)
     return figures
 
 

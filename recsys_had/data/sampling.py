@@ -4,8 +4,6 @@ Whether one is kept depends on its content and its number, never on who reads it
 at one rate is kept at every higher one. Rows that validate or test are never left out.
 """
 
-from typing import Any
-
 import numpy as np
 import polars as pl
 import xxhash
@@ -75,15 +73,3 @@ def join_splits(early: Splits, late: Splits) -> Splits:
     [0, -2, 1]
     """
     return np.where((early == LEFT_OUT) & (late == 0), early, late)
-
-
-def in_words(sampling: dict[str, Any]) -> str:
-    """What a manifest says of it.
-
-    >>> in_words({"negatives": 0.25, "left_out": 1234})
-    'trained on a share of 0.25 of the training rows of label 0 (1,234 left out)'
-    """
-    return (
-        f"trained on a share of {sampling['negatives']:g} of the training rows of label 0 "
-        f"({sampling['left_out']:,} left out)"
-    )

@@ -7,7 +7,13 @@ them.
 """
 
 from recsys_had.metrics.better import HIGHER_IS_BETTER, improves, monitored
+from recsys_had.metrics.calibration_error import (
+    CalibrationError,
+    evaluate_with_ece,
+    expected_calibration_error,
+)
 from recsys_had.metrics.counts import EPSILON
+from recsys_had.metrics.equal_mass import bin_starts
 from recsys_had.metrics.exact import (
     GroupedAuc,
     auc,
@@ -24,13 +30,17 @@ from recsys_had.metrics.weighted import evaluate_rows
 __all__ = [
     "EPSILON",
     "HIGHER_IS_BETTER",
+    "CalibrationError",
     "GroupedAuc",
     "StreamingMetrics",
     "auc",
+    "bin_starts",
     "calibration",
     "check_scores",
     "evaluate_rows",
     "evaluate_scores",
+    "evaluate_with_ece",
+    "expected_calibration_error",
     "grouped_auc",
     "improves",
     "logloss",

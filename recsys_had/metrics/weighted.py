@@ -52,7 +52,7 @@ def evaluate_rows(
     clicked, scores = check_scores(
         "evaluate_rows", label, score, probability=True, allow_empty=True
     )
-    weights = _check_weights(weight, len(scores))
+    weights = check_weights("evaluate_rows", weight, len(scores))
     num_rows = len(scores)
     counts = weights > 0
     clicked, scores, weights = _in_order(clicked[counts], scores[counts], weights[counts])
@@ -68,18 +68,28 @@ def evaluate_rows(
     }
 
 
-def _check_weights(weight: ArrayLike, num_rows: int) -> Weights:
+def check_weights(place: str, weight: ArrayLike, num_rows: int) -> Weights:
+    """Turns weights into a clean array, float64.
+
+    Args:
+        place: the name of the caller, which opens the message.
+        weight: one number per row.
+        num_rows: how many there must be.
+
+    Raises:
+        ValueError: there are more or fewer, or one is negative or not finite.
+    """
     weights = np.asarray(weight, np.float64)
     if weights.shape != (num_rows,):
         raise ValueError(
-            f"evaluate_rows: weight must have one entry per row; got shape {weights.shape} for "
+            f"{place}: weight must have one entry per row; got shape {weights.shape} for "
             f"{num_rows} rows. Pass the weight of every row."
         )
     wrong = ~(np.isfinite(weights) & (weights >= 0))
     if wrong.any():
         row = int(np.argmax(wrong))
         raise ValueError(
-            f"evaluate_rows: weight must be a finite number, 0 or more; got {weights[row]} in "
+            f"{place}: weight must be a finite number, 0 or more; got {weights[row]} in "
             f"row {row}. Leave out rows that do not count, or give them 0."
         )
     return weights

@@ -101,6 +101,7 @@ def predict_files(
         "extras": [list(extra.names) for extra in made],
         "on_error": on_error,
         "block_bytes": block_bytes,
+        "calibrated": predictor.calibrated,
     }
     with OutputFolder(
         out,
@@ -147,6 +148,7 @@ def predict_files(
             "run_digest": predictor.run.manifest["digest"],
             "weights_digest": predictor.run.manifest["weights_digest"],
             "rows_read": report.rows_read,
+            "calibrated": predictor.calibrated,
             "rows": report.rows,
             "rows_rejected": report.rows_rejected,
             "oov": report.oov,

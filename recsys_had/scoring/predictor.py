@@ -1,6 +1,5 @@
 """BatchPredictor: raw rows in, scores out, in input order, with the run's own encoder."""
 
-import logging
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,13 +11,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_had.batch import EncodedRows
+from recsys_had.calibration import ToScores, log_kept_share, parse_calibrator
+from recsys_had.calibration.calibrator import Segments
 from recsys_had.data.encode import Encoder
 from recsys_had.data.folder import DataFolder, layout_of
 from recsys_had.data.parquet import rows_from_table
-from recsys_had.data.sampling import in_words
 from recsys_had.data.shards import pieces_of, shards_of
 from recsys_had.engines.local import available_cores
-from recsys_had.errors import CheckpointError, DataError, SchemaError
+from recsys_had.errors import CheckpointError, ConfigError, DataError, SchemaError
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
 from recsys_had.model_uri import local_run
@@ -33,8 +33,6 @@ Scores = NDArray[np.float32]
 
 BATCH_SIZE = 4096
 
-_log = logging.getLogger("recsys_had")
-
 
 @dataclass(frozen=True)
 class Loading:
@@ -44,11 +42,13 @@ class Loading:
         path: the run folder.
         digest: of the run, which must still be the same.
         batch_size: rows scored together.
+        calibrate: whether the run's calibrator is applied.
     """
 
     path: Path
     digest: str
     batch_size: int
+    calibrate: bool
 
     def __call__(self) -> "BatchPredictor":
         """The predictor, loaded once a process, which is given one core.
@@ -68,6 +68,11 @@ class BatchPredictor:
         model: the model with the run's weights.
         batch_size: rows scored together.
         num_lanes: batches scored at once, each on one core; None: one a core.
+        calibrate: apply the run's calibrator, if it has one; the correction for negatives that
+            training left out is applied in any case.
+
+    Raises:
+        CheckpointError: the run's calibrator is damaged, or does not fit its card.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class BatchPredictor:
         model: CTRModel,
         batch_size: int = BATCH_SIZE,
         num_lanes: int | None = None,
+        calibrate: bool = True,
     ) -> None:
         self.run = run
         self.encoder = encoder
@@ -85,10 +91,34 @@ class BatchPredictor:
         self.batch_size = batch_size
         self._layout = layout_of(run.card)
         self._lanes = Lanes(num_lanes or available_cores())
+        text = run.addition("calibrator") if calibrate else None
+        calibrator = None
+        if text is not None:
+            calibrator = parse_calibrator(text, place=f"{run.path}/calibrator")
+            if calibrator.field is not None:
+                self._require_segment(calibrator.field)
+        self._to_scores = ToScores(
+            shift=log_kept_share(run.manifest.get("sampling")), calibrator=calibrator
+        )
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether scores are those of a calibrator."""
+        return self._to_scores.calibrator is not None
+
+    @property
+    def shift(self) -> float:
+        """What is added to logits for the negatives that training left out."""
+        return self._to_scores.shift
 
     @classmethod
     def load(
-        cls, path: Path | str, *, batch_size: int = BATCH_SIZE, num_lanes: int | None = None
+        cls,
+        path: Path | str,
+        *,
+        batch_size: int = BATCH_SIZE,
+        num_lanes: int | None = None,
+        calibrate: bool = True,
     ) -> "BatchPredictor":
         """Loads a run folder, or the one a model URI of MLflow names.
 
@@ -98,10 +128,6 @@ class BatchPredictor:
         """
         path = local_run(path)
         run = RunFolder.open(path)
-        sampling = run.manifest.get("sampling")
-        if sampling is not None and sampling["left_out"]:
-            told = "%s: was %s. Its scores are not corrected for it: they are too high."
-            _log.warning(told, path, in_words(sampling))
         encoder = Encoder.load(run.encoder_path)
         model = CTRModel(
             fields=field_specs(run.card, encoder.num_embeddings),
@@ -116,7 +142,12 @@ class BatchPredictor:
         except ValueError as cause:
             raise CheckpointError(f"{path}/weights.safetensors: {cause}") from cause
         return cls(
-            run=run, encoder=encoder, model=model, batch_size=batch_size, num_lanes=num_lanes
+            run=run,
+            encoder=encoder,
+            model=model,
+            batch_size=batch_size,
+            num_lanes=num_lanes,
+            calibrate=calibrate,
         )
 
     def logits(self, rows: EncodedRows) -> Logits:
@@ -130,18 +161,37 @@ class BatchPredictor:
     @property
     def loading(self) -> Loading:
         """How another process comes by the same."""
-        return Loading(self.run.path.absolute(), self.run.manifest["digest"], self.batch_size)
+        return Loading(
+            self.run.path.absolute(),
+            self.run.manifest["digest"],
+            self.batch_size,
+            self.calibrated,
+        )
 
     def score_rows(self, rows: EncodedRows) -> Scores:
         """Scores encoded rows: the probability of a click, ``(B,)`` float32."""
-        return self.to_scores(self.logits(rows))
+        return self.to_scores(self.logits(rows), self.segments(rows))
 
-    def to_scores(self, logits: Logits) -> Scores:
-        """Probabilities of a click, of logits: the one place where they are made."""
-        # In float64 and by numpy, whose result does not depend on a number's place among others.
-        small = np.exp(-np.abs(logits.astype(np.float64)))
-        scores = np.where(logits >= 0, 1 / (1 + small), small / (1 + small))
-        return scores.astype(np.float32)
+    def to_scores(self, logits: Logits, segments: Segments | None = None) -> Scores:
+        """Probabilities of a click, of logits: the one place where they are made.
+
+        Corrected for sampling first, then calibrated; see :mod:`recsys_had.calibration.scores`.
+
+        Args:
+            logits: ``(B,)`` float32, as the model gives them.
+            segments: what :meth:`segments` says of the same rows.
+
+        Raises:
+            ValueError: the calibrator is fitted by segments, and none are given.
+        """
+        return self._to_scores(logits, segments)
+
+    def segments(self, rows: EncodedRows) -> Segments | None:
+        """Each row's id in the field that the calibrator is fitted by; None where it is by none."""
+        calibrator = self._to_scores.calibrator
+        if calibrator is None or calibrator.field is None:
+            return None
+        return rows.ids[:, self._layout.single.index(calibrator.field)]
 
     def score_frame(self, frame: pd.DataFrame | pl.DataFrame | pl.LazyFrame | pa.Table) -> Scores:
         """Scores a frame of raw rows; columns by name, the label not needed.
@@ -165,6 +215,28 @@ class BatchPredictor:
             SchemaError: the data was made with another card.
             DataError: it was encoded with another vocabulary, or has no such split.
         """
+        calibrator = self._to_scores.calibrator
+        segment = None if calibrator is None else calibrator.field
+        labels, logits, segments = self.split_logits(data, split, segment=segment)
+        return labels, self.to_scores(logits, segments)
+
+    def split_logits(
+        self, data: DataFolder, split: str, *, segment: str | None = None
+    ) -> tuple[Scores, Logits, Segments | None]:
+        """Label and logit of each row of an encoded split, in row order, and its id in a field.
+
+        Args:
+            data: encoded rows.
+            split: train, valid or test.
+            segment: a field of one value a row, or None.
+
+        Raises:
+            ConfigError: there is no such field, or it holds several values a row.
+            SchemaError: the data was made with another card.
+            DataError: it was encoded with another vocabulary, or has no such split.
+        """
+        if segment is not None:
+            self._require_segment(segment)
         if data.card.digest != self.run.card.digest:
             raise SchemaError(
                 f"{data.path}: was made with another card than {self.run.path}. "
@@ -181,13 +253,28 @@ class BatchPredictor:
             known = [name for name in ("train", "valid", "test") if data.rows(name)]
             raise DataError(f"{data.path}: has no row in split '{split}'.{nearest(split, known)}")
         columns = ["row_id", "label", *layout.fields, *layout.dense, *layout.vectors]
-        labels, scores = [], []
+        labels, logits, segments = [], [], []
         for shard in shards_of(data, split):
             for piece in pieces_of(shard, columns):
                 rows = rows_from_table(pa.Table.from_batches([piece]), layout)
                 labels.append(piece.column("label").to_numpy().astype(np.float32))
-                scores.append(self.score_rows(rows))
-        return np.concatenate(labels), np.concatenate(scores)
+                logits.append(self.logits(rows))
+                if segment is not None:
+                    segments.append(rows.ids[:, layout.single.index(segment)])
+        found = np.concatenate(segments) if segments else None
+        return np.concatenate(labels), np.concatenate(logits), found
+
+    def _require_segment(self, name: str) -> None:
+        if name not in self._layout.fields:
+            raise ConfigError(
+                f"segment {name}: is no field of card '{self.run.card.name}'."
+                f"{nearest(name, self._layout.single)}"
+            )
+        if name in self._layout.multi:
+            raise ConfigError(
+                f"segment {name}: holds several values a row. Name a field of one value: "
+                f"{', '.join(self._layout.single)}."
+            )
 
     def without_row(self, rows: EncodedRows) -> dict[str, int]:
         """Per managed field, the number of values that training left without a row."""
@@ -205,7 +292,9 @@ class BatchPredictor:
 
 @lru_cache(maxsize=1)
 def _loaded(loading: Loading) -> BatchPredictor:
-    found = BatchPredictor.load(loading.path, batch_size=loading.batch_size, num_lanes=1)
+    found = BatchPredictor.load(
+        loading.path, batch_size=loading.batch_size, num_lanes=1, calibrate=loading.calibrate
+    )
     if found.run.manifest["digest"] != loading.digest:
         raise CheckpointError(f"{loading.path}: was changed while it was used. Run it again.")
     return found

@@ -9,17 +9,19 @@ from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
 from recsys_had.batch import Batch
+from recsys_had.calibration import Calibrator, ToScores, fit_calibrator, log_kept_share
 from recsys_had.config import Bce, Experiment, Focal
 from recsys_had.data.folder import DataFolder
 from recsys_had.data.parquet import Position, SplitReader, Step
 from recsys_had.errors import DivergenceError
-from recsys_had.metrics import improves, monitored
+from recsys_had.metrics import evaluate_with_ece, improves, monitored
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
 from recsys_had.model.torchrec_tables import TORCHREC
@@ -32,7 +34,7 @@ from recsys_had.training.bins import fit_bins
 from recsys_had.training.blame import not_finite
 from recsys_had.training.checkpoint import Checkpoints
 from recsys_had.training.distributed import from_rank_zero
-from recsys_had.training.evaluation import Metrics, Scored, measured, score
+from recsys_had.training.evaluation import Answers, Metrics, Scored, answers, measured
 from recsys_had.training.interrupt import Interruption, stop
 from recsys_had.training.lookahead import Lookahead
 from recsys_had.training.losses import require_students, row_losses
@@ -41,6 +43,7 @@ from recsys_had.training.pieces import gather_state
 from recsys_had.training.preflight import (
     refuse_pipeline_of_managed,
     require_both_classes,
+    require_calibration_rows,
     set_pace,
     warn_of_warmup,
 )
@@ -59,15 +62,17 @@ class TrainResult:
 
     Args:
         progress: counters and history.
-        metrics: of each split with rows, with the best weights.
+        metrics: of each split with rows, with the best weights: what ``evaluate`` will say.
         state: the best weights, whole and unpadded.
         scored: the scored rows of a split.
+        calibrator: what the experiment had fitted on the validation rows, or None.
     """
 
     progress: Progress
     metrics: dict[str, Metrics]
     state: dict[str, Tensor] | None
     scored: dict[str, Scored]
+    calibrator: Calibrator | None = None
 
 
 class Trainer:
@@ -105,6 +110,10 @@ class Trainer:
         require_both_classes(data)
         if self._config.pipeline:
             refuse_pipeline_of_managed(data.card)
+        if self._config.calibration is not None:
+            require_calibration_rows(data)
+        # Rows that validate are not sampled: their scores are corrected, as any others.
+        self._shift = log_kept_share(data.manifest.get("sampling"))
         self._reader = self._read("train", seed=self._config.seed)
         self.model = CTRModel(
             fields=field_specs(data.card, data.num_embeddings),
@@ -197,12 +206,17 @@ class Trainer:
             self._checkpoints.settle(wait=True)
         self._best.restore(self.progress.best_epoch)
         state = gather_state(self.sharded, self.model)
-        metrics: dict[str, Metrics] = {}
-        scored: dict[str, Scored] = {}
-        for split in ("valid", "test"):
-            if self._data.rows(split):
-                metrics[split], scored[split] = self.evaluate(split)
-        return TrainResult(progress, metrics, state, scored)
+        found = {name: self._ask(name) for name in ("valid", "test") if self._data.rows(name)}
+        calibrator = from_rank_zero(lambda: self._fit_calibrator(found.get("valid")))
+        to_scores = ToScores(shift=self._shift, calibrator=calibrator)
+        scored = {split: rows.scored(to_scores) for split, rows in found.items()}
+        metrics: dict[str, Metrics] = from_rank_zero(
+            lambda: {
+                split: measured(split, rows, measure=evaluate_with_ece)
+                for split, rows in scored.items()
+            }
+        )
+        return TrainResult(progress, metrics, state, scored, calibrator)
 
     def step(self, *steps: Step, coming: Sequence[Step] = ()) -> Tensor:
         """One update, of the gradients of one step or of several; the sum of this rank's losses.
@@ -259,10 +273,28 @@ class Trainer:
         return row_losses(found[:, 0], found[:, 1:], batch.label, config=loss, mean=mean)
 
     def evaluate(self, split: str) -> tuple[Metrics, Scored]:
-        """Scores a split and measures it over all its rows."""
-        scored = score(self.sharded, self._read(split, seed=None), device=self._device)
+        """Scores a split and measures it over all its rows; no calibrator is fitted yet."""
+        scored = self._ask(split).scored(ToScores(shift=self._shift))
         metrics: Metrics = from_rank_zero(lambda: measured(split, scored))
         return metrics, scored
+
+    def _ask(self, split: str) -> Answers:
+        return answers(self.sharded, self._read(split, seed=None), device=self._device)
+
+    def _fit_calibrator(self, valid: Answers | None) -> Calibrator | None:
+        """What the experiment asks for, fitted on the validation rows' corrected logits."""
+        method = self._config.calibration
+        if method is None:
+            return None
+        assert valid is not None, "the rows are looked for before the training"
+        return fit_calibrator(
+            valid.label,
+            valid.logit + np.float64(self._shift),
+            valid.weight,
+            method=method,
+            fitted_on={"split": "valid"},
+            place=f"{self._data.path}/valid",
+        )
 
     def _read(self, split: str, *, seed: int | None) -> SplitReader:
         return SplitReader(

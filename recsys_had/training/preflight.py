@@ -5,6 +5,7 @@ import logging
 import torch
 import torch.distributed as dist
 
+from recsys_had.calibration import require_fit_rows
 from recsys_had.config import TrainConfig
 from recsys_had.data.folder import DataFolder
 from recsys_had.errors import ConfigError, DataError
@@ -38,6 +39,19 @@ def require_both_classes(data: DataFolder) -> None:
             f"{data.path}/train: {told} is {clicks:.0f}, so there is nothing to learn. "
             "A training split needs both classes."
         )
+
+
+def require_calibration_rows(data: DataFolder) -> None:
+    """Refuses validation rows that no calibrator can be fitted to.
+
+    Raises:
+        DataError: there are too few, in all or of one label.
+    """
+    require_fit_rows(
+        data.labels("valid"),
+        data.weights("valid"),
+        place=f"train.calibration: {data.path}/valid",
+    )
 
 
 def refuse_pipeline_of_managed(card: DatasetCard) -> None:

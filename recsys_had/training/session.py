@@ -195,6 +195,7 @@ class TrainingSession:
             state=result.state,
             metrics=metrics,
             facts=facts,
+            additions=({"calibrator": result.calibrator.to_text()} if result.calibrator else None),
         )
         # Rows a second of the training steps alone; validation is not counted.
         rows_per_s = progress.train_rows / max(progress.train_seconds, 1e-9)
@@ -236,6 +237,7 @@ _MAY_CHANGE = (
     "checkpoint_every_steps",
     "keep_checkpoints",
     "timeout_s",
+    "calibration",
 )
 
 

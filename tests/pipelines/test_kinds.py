@@ -41,7 +41,6 @@ dataset: card.yaml
 model: {embedding_dim: 4, nodes: [linear, fm]}
 train: {batch_size: 128, epochs: 2, learning_rate: 0.01, seed: 3}
 """
-NOT_CORRECTED = "Its scores are not corrected for it: they are too high.\n"
 
 
 @pytest.fixture(scope="module")
@@ -97,21 +96,28 @@ def test_the_rate_and_what_was_left_out_go_from_the_data_to_the_run(cli: Any, sh
     assert f", {left_out:,} of label 0 left out\n" in done.out
 
 
-def test_scores_are_told_not_to_be_corrected(cli: Any, shop: Path) -> None:
-    left_out = manifest_of(shop / "run")["sampling"]["left_out"]
-    note = (
-        f"{shop / 'run'}: was trained on a share of 0.5 of the training rows of label 0 "
-        f"({left_out:,} left out). {NOT_CORRECTED}"
-    )
-    words = ("--input", shop / "raw.tsv", "--out", shop / "noted")
-    done = cli("predict", shop / "run", *words, "--json")
-    assert note in done.err
-    assert done.json["rows"] == 3000
-    done = cli("evaluate", shop / "run", "--data", shop / "data", "--split", "valid", "--json")
-    assert note in done.err
-    # Half of the others are gone, so the mean score is above the share of clicks.
-    assert done.json["calibration"] > 1.1
+def test_scores_are_corrected_for_what_was_left_out(cli: Any, shop: Path) -> None:
+    done = cli("predict", shop / "run", "--input", shop / "raw.tsv", "--out", shop / "noted")
+    assert "too high" not in done.err
+    words = ("evaluate", shop / "run", "--data", shop / "data", "--split", "valid", "--json")
+    done = cli(*words)
     assert done.json["rows"] == manifest_of(shop / "data")["rows"]["valid"]
+    assert 0.85 < done.json["calibration"] < 1.15
+    trained = json.loads((shop / "run" / "metrics.json").read_text())
+    assert done.json == pytest.approx({**trained["valid"], "calibrated": False}, abs=1e-6)
+    best = max(epoch["valid"]["auc"] for epoch in trained["history"])
+    (epoch,) = (one["valid"] for one in trained["history"] if one["valid"]["auc"] == best)
+    assert epoch["logloss"] == pytest.approx(done.json["logloss"], abs=1e-6)
+
+    predictor = BatchPredictor.load(shop / "run")
+    label, logits, _ = predictor.split_logits(DataFolder.open(shop / "data"), "valid")
+    raw = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    # Half of the others are gone.
+    assert raw.mean() > 1.3 * label.mean()
+    expected = raw / (raw + (1 - raw) / 0.5)
+    scores = pl.read_parquet(shop / "noted" / "part-*.parquet")["score"].to_numpy()
+    rows = pl.read_parquet(shop / "data" / "valid" / "part-*.parquet")["row_id"].to_numpy()
+    assert scores[rows] == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_row_has_the_same_score_raw_and_encoded(shop: Path) -> None:

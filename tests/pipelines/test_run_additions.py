@@ -57,3 +57,27 @@ def test_two_commands_do_not_add_at_once(run: RunFolder) -> None:
         run.add("note", "first")
     lock.release()
     assert run.add("note", "first").addition("note") == "first"
+
+
+def test_what_is_dropped_leaves_the_run_as_it_was(run: RunFolder) -> None:
+    before = {path.name for path in run.path.iterdir()}
+    run.add("other", "stays")
+    dropped = run.add("note", "first").drop("note")
+    assert (dropped.addition("note"), dropped.addition("other")) == (None, "stays")
+    assert dropped.drop("note").manifest["digest"] == dropped.manifest["digest"]
+    assert dropped.drop("other").manifest["files"] == run.manifest["files"]
+    assert {path.name for path in run.path.iterdir()} == before
+
+
+def test_a_kill_while_dropping_leaves_the_run_with_it(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path, text: str) -> None:
+        raise KeyboardInterrupt
+
+    run.add("note", "first")
+    with monkeypatch.context() as patch:
+        patch.setattr("recsys_had.run_folder.write_whole", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.drop("note")
+    assert RunFolder.open(run.path).addition("note") == "first"

@@ -19,7 +19,9 @@ from recsys_had.run_folder import RunFolder
 
 def test_the_report_holds_what_scripts_rely_on(job) -> None:
     trained = job.trained
-    assert set(trained["valid"]) == {"auc", "logloss", "normalized_entropy", "calibration", "rows"}
+    errors = {"ece", "ece_low", "ece_high", "ece_debiased"}
+    block = {"auc", "logloss", "normalized_entropy", "calibration", "rows"}
+    assert set(trained["valid"]) == block | errors
     assert trained["test"]["rows"] == job.ingested["rows"]["test"]
     assert trained["epochs"] == 2
     assert trained["steps"] == 2 * -(-job.ingested["rows"]["train"] // 128)
@@ -50,7 +52,8 @@ def test_evaluate_measures_what_training_reported(cli, job) -> None:
     for split in ("valid", "test"):
         found = cli("evaluate", job.run, "--data", job.data, "--split", split, "--json")
         assert found.code == 0, found.err
-        assert found.json == pytest.approx(job.trained[split], abs=1e-6)
+        expected = {**job.trained[split], "calibrated": False}
+        assert found.json == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_same_seed_gives_the_same_weights(cli, job, tmp_path: Path) -> None:
@@ -321,7 +324,7 @@ def test_an_experiment_may_name_the_card_beside_it_and_go_on_with_it(
     assert done.json["weights_digest"] == job.trained["weights_digest"]
     (tmp_path / "card.yaml").unlink()
     found = cli("evaluate", run, "--data", job.data, "--json")
-    assert found.json == pytest.approx(job.trained["test"], abs=1e-6)
+    assert found.json == pytest.approx({**job.trained["test"], "calibrated": False}, abs=1e-6)
 
 
 def test_an_interrupted_training_exits_130_and_resumes_to_the_same_weights(
