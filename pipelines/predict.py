@@ -34,6 +34,20 @@ if TYPE_CHECKING:
 @click.option(
     "--keep", multiple=True, metavar="COLUMN...", help="Raw columns to copy beside the score."
 )
+@click.option(
+    "--explain",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Also write the K fields and pairs of fields that moved each score most.",
+)
+@click.option(
+    "--baseline",
+    default="mean",
+    show_default=True,
+    type=click.Choice(["mean", "unseen"]),
+    help="What --explain compares a row with: the mean of the training rows, or a row of values "
+    "that were never seen.",
+)
 @click.option("--batch-size", default=8192, show_default=True, type=click.IntRange(min=1))
 @click.option("--resume", is_flag=True, help="Go on after a kill.")
 @click.option("--overwrite", is_flag=True, help="Replace what OUT holds.")
@@ -42,6 +56,8 @@ def command(
     inputs: tuple[str, ...],
     out: "AnyPath",
     keep: tuple[str, ...],
+    explain: int | None,
+    baseline: str,
     batch_size: int,
     resume: bool,
     overwrite: bool,
@@ -52,6 +68,8 @@ def command(
         inputs=inputs,
         out=out,
         keep=keep,
+        explain=explain,
+        baseline=baseline,
         batch_size=batch_size,
         resume=resume,
         overwrite=overwrite,
@@ -71,6 +89,8 @@ def predict(
     inputs: tuple[str, ...],
     out: "AnyPath",
     keep: tuple[str, ...] = (),
+    explain: int | None = None,
+    baseline: str = "mean",
     batch_size: int = 8192,
     resume: bool = False,
     overwrite: bool = False,
@@ -82,9 +102,13 @@ def predict(
 
     from tqdm import tqdm
 
-    from recsys_had.scoring import BatchPredictor, predict_files
+    from recsys_had.explanation import ExplanationColumn, explainer_of_run
+    from recsys_had.scoring import BatchPredictor, RowColumns, predict_files
 
     predictor = BatchPredictor.load(run, batch_size=batch_size)
+    extras: list[RowColumns] = []
+    if explain is not None:
+        extras.append(ExplanationColumn(explainer_of_run(predictor, baseline), top=explain))
     begin = time.perf_counter()
     with tqdm(
         desc="predict",
@@ -97,6 +121,7 @@ def predict(
             inputs,
             out,
             keep=keep,
+            extras=extras,
             resume=resume,
             overwrite=overwrite,
             on_rows=lambda rows: _advance(bar, rows),

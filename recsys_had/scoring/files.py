@@ -88,7 +88,8 @@ def predict_files(
         "run": predictor.run.manifest["digest"],
         "inputs": source.fingerprint,
         "keep": list(keep),
-        "extras": [list(extra.names) for extra in extras],
+        # What else decides a column, where it says so: how many it lists, for example.
+        "extras": [getattr(extra, "made_with", list(extra.names)) for extra in extras],
     }
     with OutputFolder(
         out,

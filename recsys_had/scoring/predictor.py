@@ -112,6 +112,21 @@ class BatchPredictor:
             SchemaError: the data was made with another card.
             DataError: it was encoded with another vocabulary, or has no such split.
         """
+        reader = self.split_reader(data, split)
+        labels, scores = [], []
+        with torch.inference_mode():
+            for step in reader.steps(Position(0, 0)):
+                labels.append(step.batch.label.numpy())
+                scores.append(self.to_scores(self.model(step.batch).numpy()))
+        return np.concatenate(labels), np.concatenate(scores)
+
+    def split_reader(self, data: DataFolder, split: str) -> SplitReader:
+        """Reads an encoded split, in row order, whose ids mean what the run's do.
+
+        Raises:
+            SchemaError: the data was made with another card.
+            DataError: it was encoded with another vocabulary, or has no such split.
+        """
         if data.card.digest != self.run.card.digest:
             raise SchemaError(
                 f"{data.path}: was made with another card than {self.run.path}. "
@@ -126,13 +141,7 @@ class BatchPredictor:
         if not data.rows(split):
             known = [name for name in ("train", "valid", "test") if data.rows(name)]
             raise DataError(f"{data.path}: has no row in split '{split}'.{nearest(split, known)}")
-        reader = SplitReader(data.path / split, layout=self._layout, batch_size=self.batch_size)
-        labels, scores = [], []
-        with torch.inference_mode():
-            for step in reader.steps(Position(0, 0)):
-                labels.append(step.batch.label.numpy())
-                scores.append(self.to_scores(self.model(step.batch).numpy()))
-        return np.concatenate(labels), np.concatenate(scores)
+        return SplitReader(data.path / split, layout=self._layout, batch_size=self.batch_size)
 
     def _encode(self, frame: pl.DataFrame, place: str) -> EncodedRows:
         return self.rows(self.encoder.encode(frame, place=place))
