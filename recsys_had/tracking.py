@@ -294,6 +294,33 @@ def start_tracker(
         ) from cause
 
 
+def record_picture(run_folder: Path, run_id: str | None, picture: Path) -> str | None:
+    """Stores a picture of a finished run beside its others, where the run has a record.
+
+    Args:
+        run_folder: the run; the default store lies beside it.
+        run_id: of its record, or None.
+        picture: the file.
+
+    Returns:
+        The store, or None where there is no record or it cannot be written, which is told.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    store = run_folder.resolve().parent / "mlflow.db"
+    if run_id is None or not (given or store.is_file()):
+        return None
+    uri = given or f"sqlite:///{store}"
+    _silence()
+    from mlflow import MlflowClient
+
+    try:
+        MlflowClient(tracking_uri=uri).log_artifact(run_id, str(picture), "plots")
+    except Exception as cause:
+        log.warning("MLflow at %s: %s %s is not recorded.", uri, _reason(cause), picture)
+        return None
+    return uri
+
+
 def model_signature(card: DatasetCard) -> "ModelSignature":
     """Inputs and output of the logged model.
 
@@ -338,13 +365,17 @@ def _as_active(uri: str, run_id: str) -> Iterator[None]:
     """Makes a run MLflow's active one for a while, as logging a model needs."""
     import mlflow
 
-    before = mlflow.get_tracking_uri()
+    before, given = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     try:
         with mlflow.start_run(run_id=run_id):
             yield
     finally:
         mlflow.set_tracking_uri(before)
+        # It sets the variable too, by which a later training would take the store for a given one.
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        if given is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = given
 
 
 def _reason(cause: Exception) -> str:
