@@ -18,7 +18,7 @@ _TOLD_PAIRS, _TOLD_FIELDS = 20, 10
 @click.option("--split", default="valid", show_default=True, help="train, valid or test.")
 @click.option(
     "--rows",
-    default=500,
+    default=200,
     show_default=True,
     type=click.IntRange(min=1),
     help="Rows to look at, evenly spaced over the split.",
@@ -45,7 +45,7 @@ def interactions(
     *,
     data: "AnyPath",
     split: str = "valid",
-    rows: int = 500,
+    rows: int = 200,
     out: Path | None = None,
     keep_mean: bool = False,
 ) -> dict[str, Any]:
