@@ -33,7 +33,7 @@ def draw_interactions(
     from matplotlib.figure import Figure
 
     count = len(names)
-    side = min(16.0, max(4.2, 0.23 * count + 2.0))
+    side = min(16.0, max(5.4, 0.23 * count + 3.1))
     letters = max(5.5, min(9.5, 9.5 - 0.07 * (count - 10)))
     figure = Figure(figsize=(side + 3.4, side + 0.6), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=_INK)
@@ -45,30 +45,41 @@ def draw_interactions(
     highest = float(np.nanmax(strength)) if pair else 0.0
     image = cells.imshow(strength, cmap="Blues", vmin=0, vmax=highest or 1.0, aspect="auto")
     if count <= _MOST_WITH_NUMBERS:
+        digits = max(2, 1 - int(np.floor(np.log10(highest or 1.0))))
         for (row, column), size in np.ndenumerate(strength):
             if not np.isnan(size):
                 ink = "white" if size > 0.6 * highest else _INK
                 cells.text(
-                    column, row, f"{size:.2g}", ha="center", va="center", fontsize=7.5, color=ink
+                    column,
+                    row,
+                    f"{size:.{digits}f}",
+                    ha="center",
+                    va="center",
+                    fontsize=7.5,
+                    color=ink,
                 )
     told = [_short(name) for name in names]
-    cells.set_xticks(range(count), told, rotation=90, fontsize=letters)
+    # The last field is on the left of no pair.
+    cells.set_xticks(range(count - 1), told[:-1], rotation=90, fontsize=letters)
     cells.set_yticks(range(count), told, fontsize=letters)
     cells.set_title(note, loc="left", fontsize=9, color=_INK)
-    cells.set_xticks(np.arange(-0.5, count), minor=True)
+    cells.set_xticks(np.arange(-0.5, count - 1), minor=True)
     cells.set_yticks(np.arange(-0.5, count), minor=True)
+    cells.set_xlim(-0.5, count - 1.5)
     cells.grid(which="minor", color=_FAINT, linewidth=0.5)
     cells.tick_params(which="both", length=0)
     cells.spines[:].set_visible(False)
-    figure.colorbar(
+    scale = figure.colorbar(
         image,
         ax=cells,
         location="bottom",
         fraction=0.04,
         pad=0.02,
         aspect=50,
-        label="pairs: mean absolute effect on the logit",
     )
+    scale.set_label("pairs: mean absolute effect on the logit", fontsize=9, color=_INK)
+    scale.ax.tick_params(labelsize=8)
+    scale.outline.set_visible(False)
     bars.barh(range(count), [single[name] for name in names], color=_BLUE, height=0.7)
     bars.set_title("fields alone", loc="left", fontsize=9, color=_INK)
     bars.set_ylim(count - 0.5, -0.5)
