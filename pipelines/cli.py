@@ -15,6 +15,8 @@ _COMMANDS = {
     "evaluate": "Measure a run on a split of encoded rows.",
     "calibrate": "Fit a run's calibrator on its validation rows, and judge it.",
     "predict": "Score raw rows with a run.",
+    "interactions": "Show which fields and pairs of fields move a run's scores most.",
+    "prune": "Leave out a run's weakest pairs of fields, and measure what that costs and saves.",
     "export": "Write a run's embedding tables as plain files.",
     "describe": "Show a model's nodes, parameters and cost.",
     "plan": "Show where the tables would lie on a cluster, without one.",

@@ -56,6 +56,20 @@ if TYPE_CHECKING:
     type=click.Choice(["stop", "reject"]),
     help="What a row does that is not as the card says; rejects go to rejects.parquet.",
 )
+@click.option(
+    "--explain",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Also write the K fields and pairs of fields that moved each score most.",
+)
+@click.option(
+    "--baseline",
+    default="mean",
+    show_default=True,
+    type=click.Choice(["mean", "unseen"]),
+    help="What --explain compares a row with: the mean of the training rows, or a row of values "
+    "that were never seen.",
+)
 @click.option("--no-calibration", is_flag=True, help="Leave the run's calibrator out.")
 @click.option("--resume", is_flag=True, help="Go on after a kill.")
 @click.option("--overwrite", is_flag=True, help="Replace what OUT holds.")
@@ -68,6 +82,8 @@ def command(
     workers: int,
     engine: Literal["local", "ray"],
     on_error: Literal["stop", "reject"],
+    explain: int | None,
+    baseline: str,
     no_calibration: bool,
     resume: bool,
     overwrite: bool,
@@ -82,6 +98,8 @@ def command(
         workers=workers,
         engine=engine,
         on_error=on_error,
+        explain=explain,
+        baseline=baseline,
         calibrate=not no_calibration,
         resume=resume,
         overwrite=overwrite,
@@ -107,6 +125,8 @@ def predict(
     workers: int = 1,
     engine: Literal["local", "ray"] = "local",
     on_error: Literal["stop", "reject"] = "stop",
+    explain: int | None = None,
+    baseline: str = "mean",
     calibrate: bool = True,
     resume: bool = False,
     overwrite: bool = False,
@@ -114,9 +134,13 @@ def predict(
     """What ``--json`` prints."""
     from tqdm import tqdm
 
-    from recsys_had.scoring import BatchPredictor, predict_files
+    from recsys_had.explanation import MakeExplanation
+    from recsys_had.scoring import BatchPredictor, MakeColumns, predict_files
 
     predictor = BatchPredictor.load(run, batch_size=batch_size, calibrate=calibrate)
+    extras: list[MakeColumns] = []
+    if explain is not None:
+        extras.append(MakeExplanation(explain, baseline))
     begin = time.perf_counter()
     with tqdm(
         desc="predict",
@@ -129,6 +153,7 @@ def predict(
             inputs,
             out,
             keep=keep,
+            extras=extras,
             engine=engine,
             num_workers=workers,
             on_error=on_error,

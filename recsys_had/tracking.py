@@ -388,6 +388,33 @@ def record_calibration(
     return told
 
 
+def record_picture(run_folder: Path, run_id: str | None, picture: Path) -> str | None:
+    """Stores a picture of a finished run beside its others, where the run has a record.
+
+    Args:
+        run_folder: the run; the default store lies beside it.
+        run_id: of its record, or None.
+        picture: the file.
+
+    Returns:
+        The store, or None where there is no record or it cannot be written, which is told.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    store = run_folder.resolve().parent / "mlflow.db"
+    if run_id is None or not (given or store.is_file()):
+        return None
+    uri = given or f"sqlite:///{store}"
+    _silence()
+    from mlflow import MlflowClient
+
+    try:
+        MlflowClient(tracking_uri=uri).log_artifact(run_id, str(picture), "plots")
+    except Exception as cause:
+        log.warning("MLflow at %s: %s %s is not recorded.", uri, mlflow_reason(cause), picture)
+        return None
+    return uri
+
+
 def model_signature(card: DatasetCard) -> "ModelSignature":
     """Inputs and output of the logged model.
 
@@ -433,6 +460,8 @@ def _as_active(uri: str, run_id: str) -> Iterator[None]:
     import mlflow
 
     before, variable = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_TRACKING_URI")
+
+    before, given = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     try:
         with mlflow.start_run(run_id=run_id):
@@ -442,6 +471,11 @@ def _as_active(uri: str, run_id: str) -> Iterator[None]:
         # It sets the variable too, and this process's next run would go to that store.
         if variable is None:
             os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+        # It sets the variable too, by which a later training would take the store for a given one.
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        if given is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = given
 
 
 def mlflow_reason(cause: Exception) -> str:

@@ -11,6 +11,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+Floats = NDArray[np.float64]
+
 _NUM_INTEGERS, _NUM_CATEGORIES = 13, 26
 _PIECE_ROWS = 1 << 16
 # Distinct values of C1, C2, ...: the planted fields first, then those that say nothing.
@@ -123,10 +125,24 @@ class PlantedModel:
         logit: NDArray[np.float64] = _BIAS + known @ self._integer_effects
         for field, effect in self._field_effects.items():
             logit += effect[categories[:, field]]
-        for (first, second), (left, right) in zip(_PAIRS, self._pair_factors, strict=True):
-            product = left[categories[:, first]] * right[categories[:, second]]
-            logit += _PAIR_EFFECT * product.sum(1) / np.sqrt(_RANK)
+        for effect in self.pair_effects(categories).values():
+            logit += effect
         return logit
+
+    def pair_effects(self, categories: NDArray[np.int64]) -> dict[tuple[str, str], Floats]:
+        """What each planted pair adds to the logits, by the names of its two columns.
+
+        Its mean over the rows is 0 whatever one of the two holds, so no part of it is one field's.
+
+        Args:
+            categories: ``(B, 26)``, of rows that were drawn.
+        """
+        return {
+            (f"C{first + 1}", f"C{second + 1}"): _PAIR_EFFECT
+            * (left[categories[:, first]] * right[categories[:, second]]).sum(1)
+            / np.sqrt(_RANK)
+            for (first, second), (left, right) in zip(_PAIRS, self._pair_factors, strict=True)
+        }
 
     def write_tsv(
         self, path: Path, num_rows: int, *, seed: int, with_label: bool = True

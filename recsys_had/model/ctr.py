@@ -135,7 +135,7 @@ class CTRModel(nn.Module):
                 interactions n times, each with its own dropout, and gives ``(B, 1 + n)``, the mean
                 logit and that of each pass.
         """
-        sources = self._sources(batch.dense, self.embeddings.look_up(batch), batch.vectors)
+        sources = self.sources(batch)
         if passes == 0:
             logit: Tensor = self.graph(sources)
             return logit
@@ -161,6 +161,14 @@ class CTRModel(nn.Module):
         if dense.shape[1]:
             sources = {**sources, "dense": dense}
         return sources
+
+    def sources(self, batch: Batch) -> dict[str, Tensor]:
+        """What the graph reads of a batch.
+
+        Sets of tables ``(B, F, width)``, content vectors ``(B, size)`` and ``dense``
+        ``(B, num_dense)``, by name.
+        """
+        return self._sources(batch.dense, self.embeddings.look_up(batch), batch.vectors)
 
     def table_width(self, weight_name: str) -> int:
         """Columns of a table that are part of the model; what is beyond is padding.

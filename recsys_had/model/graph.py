@@ -102,6 +102,9 @@ class InteractionGraph(nn.Module):
     torch.Size([2])
     """
 
+    # Polynomial degree of the logit in the sources, or None.
+    degree: int | None
+
     def __init__(
         self,
         *,
@@ -150,7 +153,9 @@ class InteractionGraph(nn.Module):
             self._summaries.append(_summary(name, node, inputs, found, own))
             known = {**known, name: found}
         wanted = list(self._sources.values())
-        self._program = Program(add(*logits), wanted)
+        total = add(*logits)
+        self.degree = total.degree
+        self._program = Program(total, wanted)
         # The same operations, run so that each head's logit is to be had.
         self._apart = Program(cat(*logits, on="C"), wanted)
         self.train_with(compiled_rows=None, half=False)

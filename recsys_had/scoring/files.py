@@ -98,7 +98,8 @@ def predict_files(
         "run": predictor.run.manifest["digest"],
         "inputs": source.fingerprint,
         "keep": list(keep),
-        "extras": [list(extra.names) for extra in made],
+        # What else decides a column, where it says so: how many it lists, for example.
+        "extras": [getattr(extra, "made_with", list(extra.names)) for extra in made],
         "on_error": on_error,
         "block_bytes": block_bytes,
         "calibrated": predictor.calibrated,

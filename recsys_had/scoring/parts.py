@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +30,7 @@ class RowColumns(Protocol):
         """The columns of some rows, by name, each as long as they are."""
 
 
-# Makes them for a predictor; it can be sent to another process.
+# Makes them for a predictor; a plain value that can be hashed, and sent to another process.
 MakeColumns = Callable[[BatchPredictor], RowColumns]
 
 
@@ -95,7 +96,7 @@ class PartScorer:
         columns: dict[str, Any] = {"row_id": pa.array(rows.row_id), **read.found.kept}
         columns["score"] = pa.array(predictor.score_rows(rows))
         for make in self.extras:
-            columns |= make(predictor)(rows)
+            columns |= _made(make, predictor)(rows)
         return _Scored(read, columns)
 
     def write(self, scored: Entry | _Scored) -> Entry:
@@ -120,6 +121,12 @@ class PartScorer:
         note = json.dumps({**entry, "input": scored.read.digest})
         write_whole(self.work / f"part-{number:05d}.json", note)
         return entry
+
+
+@lru_cache(maxsize=8)
+def _made(make: MakeColumns, predictor: BatchPredictor) -> RowColumns:
+    """Made once a process."""
+    return make(predictor)
 
 
 def rejects_path(work: Path, number: int) -> Path:

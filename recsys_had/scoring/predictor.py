@@ -15,7 +15,7 @@ from recsys_had.calibration import ToScores, log_kept_share, parse_calibrator
 from recsys_had.calibration.calibrator import Segments
 from recsys_had.data.encode import Encoder
 from recsys_had.data.folder import DataFolder, layout_of
-from recsys_had.data.parquet import rows_from_table
+from recsys_had.data.parquet import SplitReader, rows_from_table
 from recsys_had.data.shards import pieces_of, shards_of
 from recsys_had.engines.local import available_cores
 from recsys_had.errors import CheckpointError, ConfigError, DataError, SchemaError
@@ -237,21 +237,8 @@ class BatchPredictor:
         """
         if segment is not None:
             self._require_segment(segment)
-        if data.card.digest != self.run.card.digest:
-            raise SchemaError(
-                f"{data.path}: was made with another card than {self.run.path}. "
-                "Ingest the rows with the run's card."
-            )
-        if data.manifest["vocabulary_digest"] != self.run.manifest["vocabulary_digest"]:
-            raise DataError(
-                f"{data.path}: was encoded with another vocabulary than {self.run.path} was "
-                "trained with, so its ids mean other values. Score the raw rows with "
-                "`recsys-had predict`."
-            )
+        self.require_split(data, split)
         layout = replace(self._layout, has_weight=False)
-        if not data.rows(split):
-            known = [name for name in ("train", "valid", "test") if data.rows(name)]
-            raise DataError(f"{data.path}: has no row in split '{split}'.{nearest(split, known)}")
         columns = ["row_id", "label", *layout.fields, *layout.dense, *layout.vectors]
         labels, logits, segments = [], [], []
         for shard in shards_of(data, split):
@@ -263,6 +250,38 @@ class BatchPredictor:
                     segments.append(rows.ids[:, layout.single.index(segment)])
         found = np.concatenate(segments) if segments else None
         return np.concatenate(labels), np.concatenate(logits), found
+
+    def split_reader(self, data: DataFolder, split: str) -> SplitReader:
+        """Reads an encoded split, in row order, whose ids mean what the run's do.
+
+        Raises:
+            SchemaError: the data was made with another card.
+            DataError: it was encoded with another vocabulary, or has no such split.
+        """
+        self.require_split(data, split)
+        return SplitReader(data.path / split, layout=self._layout, batch_size=self.batch_size)
+
+    def require_split(self, data: DataFolder, split: str) -> None:
+        """Asks of encoded rows that their ids mean what the run's do.
+
+        Raises:
+            SchemaError: the data was made with another card.
+            DataError: it was encoded with another vocabulary, or has no such split.
+        """
+        if data.card.digest != self.run.card.digest:
+            raise SchemaError(
+                f"{data.path}: was made with another card than {self.run.path}. "
+                "Ingest the rows with the run's card."
+            )
+        if data.manifest["vocabulary_digest"] != self.run.manifest["vocabulary_digest"]:
+            raise DataError(
+                f"{data.path}: was encoded with another vocabulary than {self.run.path} was "
+                "trained with, so its ids mean other values. Score the raw rows with "
+                "`recsys-had predict`."
+            )
+        if not data.rows(split):
+            known = [name for name in ("train", "valid", "test") if data.rows(name)]
+            raise DataError(f"{data.path}: has no row in split '{split}'.{nearest(split, known)}")
 
     def _require_segment(self, name: str) -> None:
         if name not in self._layout.fields:

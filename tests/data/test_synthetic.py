@@ -101,3 +101,21 @@ def test_rows_are_written_as_criteo_writes_them(
     if with_label:
         first = [int(line[0]) for line in lines[:-1]]
         assert first == rows.label.tolist()
+
+
+def test_what_the_planted_pairs_do_not_tell_is_a_sum_over_single_columns() -> None:
+    rows = PlantedModel(seed=3).sample(4000, seed=4)
+    effects = PlantedModel(seed=3).pair_effects(rows.categories)
+    assert set(effects) == {
+        ("C1", "C2"), ("C3", "C4"), ("C5", "C6"), ("C7", "C8"), ("C9", "C10"), ("C1", "C3"),
+    }  # fmt: skip
+    logit = np.log(rows.probability) - np.log1p(-rows.probability)
+    left = logit - np.sum(list(effects.values()), axis=0)
+    ones = [np.eye(number.max() + 1)[number] for number in rows.categories[:, :10].T]
+    logs = np.nan_to_num(np.log1p(rows.integers) - 1.5, nan=0.0)
+    columns = np.concatenate([*ones, logs], axis=1)
+    solved = np.linalg.lstsq(columns, left, rcond=None)[0]
+    np.testing.assert_allclose(columns @ solved, left, atol=1e-9)
+    # While the pairs are no such sum.
+    solved = np.linalg.lstsq(columns, logit, rcond=None)[0]
+    assert np.abs(columns @ solved - logit).mean() > 0.5

@@ -14,7 +14,7 @@ from recsys_had.interactions.algebra.attribution import FieldEffects, field_effe
 from recsys_had.interactions.algebra.choice import take
 from recsys_had.interactions.algebra.expression import Expr, Flops, add, had, source
 from recsys_had.interactions.algebra.linear import lin
-from recsys_had.interactions.algebra.pairs import outer, pairs
+from recsys_had.interactions.algebra.pairs import Pairs, outer, pairs
 from recsys_had.interactions.algebra.pointwise import (
     Activation,
     act,
@@ -34,6 +34,7 @@ __all__ = [
     "FieldEffects",
     "Flops",
     "Interaction",
+    "Pairs",
     "act",
     "add",
     "cat",

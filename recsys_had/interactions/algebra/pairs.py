@@ -13,18 +13,23 @@ from torch import Tensor
 from recsys_had.interactions.algebra.choice import take
 from recsys_had.interactions.algebra.expression import Expr, Flops, Op, sum_of_degrees
 
+# Pairs (i, j) of one list of tokens, i < j, counted from 0.
+Pairs = tuple[tuple[int, int], ...]
 
-def outer(first: Expr, second: Expr, keep: Literal["all", "upper"] = "all") -> Expr:
+
+def outer(first: Expr, second: Expr, keep: Literal["all", "upper"] | Pairs = "all") -> Expr:
     """Hadamard products of pairs of tokens: ``(I, C), (J, C) -> (P, C)``; degrees add.
 
     Args:
         first: gives the left tokens.
         second: gives the right tokens.
         keep: ``all`` I*J pairs, or ``upper``: those whose left token stands before the right one
-            in the same list, row by row. ``first`` may lack the last token, never a left one.
+            in the same list, row by row; or some of those, by their places. ``first`` may lack
+            the last token, never a left one.
 
     Raises:
-        ValueError: the widths differ, or ``upper`` of lists that are not one list.
+        ValueError: the widths differ, ``upper`` pairs of lists that are not one list, or places
+            that are no pair's.
 
     >>> from recsys_had.interactions.algebra import source
     >>> outer(source(4, 2), source(4, 2), "upper").shape
@@ -36,7 +41,7 @@ def outer(first: Expr, second: Expr, keep: Literal["all", "upper"] = "all") -> E
             f"outer: must be of the same width; got {first.num_channels} and "
             f"{second.num_channels} channels."
         )
-    if keep == "upper" and rows not in (columns, columns - 1):
+    if keep != "all" and rows not in (columns, columns - 1):
         raise ValueError(
             f"outer: the upper pairs are of one list of tokens; got {rows} and {columns} tokens."
         )
@@ -47,8 +52,12 @@ def outer(first: Expr, second: Expr, keep: Literal["all", "upper"] = "all") -> E
     return Expr(Outer(left, right), (first, second), shape, degree, flops)
 
 
-def pairs(x: Expr) -> tuple[Expr, Expr]:
+def pairs(x: Expr, keep: Pairs | None = None) -> tuple[Expr, Expr]:
     """Left and right tokens of the P = T(T-1)/2 pairs, row by row of the upper triangle.
+
+    Args:
+        x: the tokens.
+        keep: some of the pairs, by their places; all if None.
 
     >>> from recsys_had.interactions.algebra import source
     >>> left, right = pairs(source(4, 2))
@@ -57,8 +66,28 @@ def pairs(x: Expr) -> tuple[Expr, Expr]:
     """
     if x.num_tokens < 2:
         raise ValueError(f"pairs: must be of two tokens or more; got {x.num_tokens}.")
-    left, right = zip(*combinations(range(x.num_tokens), 2), strict=True)
+    every = combinations(range(x.num_tokens), 2) if keep is None else keep
+    require_kept(keep, x.num_tokens)
+    left, right = zip(*every, strict=True)
     return take(x, *left), take(x, *right)
+
+
+def require_kept(keep: Pairs | None, num_tokens: int) -> None:
+    """Refuses places that are no pair's; None, all pairs, is let pass.
+
+    Raises:
+        ValueError: there is none, one that is not there, or one twice.
+    """
+    if keep is None:
+        return
+    for pair in keep:
+        left, right = pair
+        if not 0 <= left < right < num_tokens or keep.count(pair) > 1:
+            raise ValueError(
+                f"keep must name pairs (i, j), 0 <= i < j < {num_tokens}, each once; got {pair}."
+            )
+    if not keep:
+        raise ValueError("keep must name a pair or more; got none. Leave it out to keep all.")
 
 
 def inner(products: Expr) -> Expr:
@@ -74,8 +103,13 @@ def inner(products: Expr) -> Expr:
     return Expr(_Inner(products.op), (first, second), shape, products.degree, flops)
 
 
-def _indices(rows: int, columns: int, keep: str) -> tuple[Tensor, Tensor]:
-    if keep == "upper":
+def _indices(
+    rows: int, columns: int, keep: Literal["all", "upper"] | Pairs
+) -> tuple[Tensor, Tensor]:
+    if not isinstance(keep, str):
+        require_kept(keep, columns)
+        left, right = torch.tensor(keep).unbind(dim=1)
+    elif keep == "upper":
         left, right = torch.triu_indices(rows, columns, offset=1)
     else:
         left = torch.arange(rows).repeat_interleave(columns)

@@ -3,11 +3,13 @@
 from typing import Literal
 
 from recsys_had.interactions._catalog import interaction, require_pairs
-from recsys_had.interactions.algebra import Expr, flatten, lin, outer, pairs, pool
+from recsys_had.interactions.algebra import Expr, Pairs, flatten, lin, outer, pairs, pool
 
 
 @interaction(paper="Sun et al. 2021, arXiv:2102.12994")
-def fmfm(x: Expr, *, kind: Literal["matrix", "vector"] = "matrix") -> Expr:
+def fmfm(
+    x: Expr, *, kind: Literal["matrix", "vector"] = "matrix", keep: Pairs | None = None
+) -> Expr:
     """Sums the inner products of all pairs of fields, the left one mapped by a matrix of the pair.
 
     ``y = sum_{i<j} <W_ij e_i, e_j>``; with ``kind: vector`` each ``W_ij`` is diagonal, and all
@@ -20,9 +22,11 @@ def fmfm(x: Expr, *, kind: Literal["matrix", "vector"] = "matrix") -> Expr:
 
     Args:
         kind: a full matrix for each pair, or a vector.
+        keep: the pairs (i, j) that are left, i < j, fields counted from 0; all of them if None.
 
     Raises:
-        ValueError: there is one field, or no such kind.
+        ValueError: there is one field, no such kind, or ``keep`` is empty or names what is no pair,
+            or one twice.
 
     >>> import torch
     >>> from recsys_had.interactions import build
@@ -31,10 +35,10 @@ def fmfm(x: Expr, *, kind: Literal["matrix", "vector"] = "matrix") -> Expr:
     """
     require_pairs(x)
     if kind == "vector":
-        products = outer(x, x, "upper")
+        products = outer(x, x, "upper" if keep is None else keep)
         std = (2 / (products.num_tokens + products.num_channels)) ** 0.5
         return lin(flatten(products), out=1, std=std)
     if kind == "matrix":
-        left, right = pairs(x)
+        left, right = pairs(x, keep)
         return pool(flatten(lin(left, per="T") * right), "C")
     raise ValueError(f"kind must be matrix or vector; got '{kind}'.")

@@ -1,11 +1,11 @@
 """The inner products of all pairs of fields (PNN)."""
 
 from recsys_had.interactions._catalog import interaction, require_pairs
-from recsys_had.interactions.algebra import Expr, flatten, outer, pool
+from recsys_had.interactions.algebra import Expr, Pairs, flatten, outer, pool
 
 
 @interaction(paper="Qu et al. 2016, arXiv:1611.00144")
-def inner_product(x: Expr) -> Expr:
+def inner_product(x: Expr, *, keep: Pairs | None = None) -> Expr:
     """Gives the inner product of every pair of fields, for a network to read beside the fields.
 
     ``p_ij = <e_i, e_j>`` for ``i < j``. The pairs' vectors are never made.
@@ -15,8 +15,11 @@ def inner_product(x: Expr) -> Expr:
     Differs from the paper: the products themselves instead of a low-rank map of them, as its
     later implementations have it.
 
+    Args:
+        keep: the pairs (i, j) that are left, i < j, fields counted from 0; all of them if None.
+
     Raises:
-        ValueError: there is one field.
+        ValueError: there is one field, or ``keep`` is empty or names what is no pair, or one twice.
 
     >>> import torch
     >>> from recsys_had.interactions import build
@@ -24,4 +27,4 @@ def inner_product(x: Expr) -> Expr:
     torch.Size([2, 6])
     """
     require_pairs(x)
-    return flatten(pool(outer(x, x, "upper"), "C"))
+    return flatten(pool(outer(x, x, "upper" if keep is None else keep), "C"))

@@ -3,12 +3,15 @@
 from typing import Literal
 
 from recsys_had.interactions._catalog import interaction, require_pairs
-from recsys_had.interactions.algebra import Expr, lin, outer, pairs
+from recsys_had.interactions.algebra import Expr, Pairs, lin, outer, pairs
 
 
 @interaction(paper="Huang et al. 2019, arXiv:1905.09433")
 def bilinear(
-    x: Expr, *, kind: Literal["field_all", "field_each", "field_interaction"] = "field_interaction"
+    x: Expr,
+    *,
+    kind: Literal["field_all", "field_each", "field_interaction"] = "field_interaction",
+    keep: Pairs | None = None,
 ) -> Expr:
     """Multiplies each pair of fields, after a linear map of the left one.
 
@@ -22,9 +25,11 @@ def bilinear(
 
     Args:
         kind: which pairs share a matrix.
+        keep: the pairs (i, j) that are left, i < j, fields counted from 0; all of them if None.
 
     Raises:
-        ValueError: there is one field, or no such kind.
+        ValueError: there is one field, no such kind, or ``keep`` is empty or names what is no pair,
+            or one twice.
 
     >>> import torch
     >>> from recsys_had.interactions import build
@@ -33,11 +38,11 @@ def bilinear(
     """
     require_pairs(x)
     if kind == "field_interaction":
-        left, right = pairs(x)
+        left, right = pairs(x, keep)
         return lin(left, per="T") * right
     # The last field is never on the left.
     if kind == "field_each":
-        return outer(lin(x[:-1], per="T"), x, "upper")
+        return outer(lin(x[:-1], per="T"), x, "upper" if keep is None else keep)
     if kind == "field_all":
-        return outer(lin(x[:-1]), x, "upper")
+        return outer(lin(x[:-1]), x, "upper" if keep is None else keep)
     raise ValueError(f"kind must be one of field_all, field_each, field_interaction; got '{kind}'.")

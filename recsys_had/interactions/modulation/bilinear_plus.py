@@ -3,7 +3,7 @@
 from typing import Literal
 
 from recsys_had.interactions._catalog import interaction, require
-from recsys_had.interactions.algebra import Expr, flatten, lin, pool
+from recsys_had.interactions.algebra import Expr, Pairs, flatten, lin, pool
 from recsys_had.interactions.modulation.bilinear import bilinear
 
 
@@ -13,6 +13,7 @@ def bilinear_plus(
     *,
     kind: Literal["field_all", "field_each", "field_interaction"] = "field_all",
     compressed_dim: int | None = 50,
+    keep: Pairs | None = None,
 ) -> Expr:
     """Takes the inner product of each pair after a linear map of the left field, and compresses.
 
@@ -26,9 +27,11 @@ def bilinear_plus(
     Args:
         kind: which pairs share a matrix.
         compressed_dim: width of the output; None for the pairs' numbers themselves.
+        keep: the pairs (i, j) that are left, i < j, fields counted from 0; all of them if None.
 
     Raises:
-        ValueError: there is one field, no such kind, or a width below 1.
+        ValueError: there is one field, no such kind, a width below 1, or ``keep`` is empty or names
+            what is no pair, or one twice.
 
     >>> import torch
     >>> from recsys_had.interactions import build
@@ -36,5 +39,5 @@ def bilinear_plus(
     torch.Size([2, 50])
     """
     require(compressed_dim=compressed_dim)
-    products = flatten(pool(bilinear(x, kind=kind), "C"))
+    products = flatten(pool(bilinear(x, kind=kind, keep=keep), "C"))
     return products if compressed_dim is None else lin(products, out=compressed_dim)

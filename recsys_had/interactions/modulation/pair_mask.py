@@ -5,10 +5,9 @@ from torch import Tensor
 
 from recsys_had.interactions._batch_norm import DistributedBatchNorm
 from recsys_had.interactions._catalog import interaction, require_pairs
-from recsys_had.interactions.algebra import Expr, Flops, constant, outer, pool, take
+from recsys_had.interactions.algebra import Expr, Flops, Pairs, constant, had, outer, pairs, pool
 from recsys_had.interactions.algebra.expression import Op
 
-Pairs = tuple[tuple[int, int], ...]
 _START = 0.6
 
 
@@ -41,23 +40,10 @@ def pair_mask(x: Expr, *, keep: Pairs | None = None, batch_norm: bool = False) -
     torch.Size([2, 1])
     """
     require_pairs(x)
-    products = outer(x, x, "upper") if keep is None else _kept(x, keep)
+    products = outer(x, x, "upper") if keep is None else had(*pairs(x, keep))
     inner = pool(products, "C")
     inner = _standardised(inner) if batch_norm else inner
     return pool(constant(*inner.shape, mean=_START) * inner, "T")
-
-
-def _kept(x: Expr, keep: Pairs) -> Expr:
-    for pair in keep:
-        left, right = pair
-        if not 0 <= left < right < x.num_tokens or keep.count(pair) > 1:
-            raise ValueError(
-                f"keep must name pairs (i, j), 0 <= i < j < {x.num_tokens}, each once; got {pair}."
-            )
-    if not keep:
-        raise ValueError("keep must name a pair or more; got none. Leave it out to keep all.")
-    lefts, rights = zip(*keep, strict=True)
-    return take(x, *lefts) * take(x, *rights)
 
 
 def _standardised(x: Expr) -> Expr:
