@@ -14,6 +14,7 @@ _COMMANDS = {
     "train": "Train an experiment on encoded rows; writes a run folder.",
     "evaluate": "Measure a run on a split of encoded rows.",
     "predict": "Score raw rows with a run.",
+    "serve": "Score raw rows over HTTP with a run, for tests and staging.",
     "export": "Write a run's embedding tables as plain files.",
     "describe": "Show a model's nodes, parameters and cost.",
     "plan": "Show where the tables would lie on a cluster, without one.",

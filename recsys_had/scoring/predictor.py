@@ -97,13 +97,20 @@ class BatchPredictor:
             TypeError: it is no frame.
             DataError: a column is missing or holds what its kind does not allow.
         """
-        frame = as_polars(frame)
+        return self.score_rows(self.rows(self.encode_frame(as_polars(frame))))
+
+    def encode_frame(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Encodes a frame of raw rows, as :meth:`score_frame` does before it scores them.
+
+        Raises:
+            DataError: a column is missing or holds what its kind does not allow.
+        """
         missing = [name for name in self.encoder.required_columns if name not in frame.columns]
         if missing:
             raise DataError(
                 [f"column {name}: is missing.{nearest(name, frame.columns)}" for name in missing]
             )
-        return self.score_rows(self._encode(frame, "row"))
+        return self.encoder.encode(frame, place="row")
 
     def score_split(self, data: DataFolder, split: str) -> tuple[Scores, Scores]:
         """Label and score of each row of an encoded split, in row order.
@@ -133,9 +140,6 @@ class BatchPredictor:
                 labels.append(step.batch.label.numpy())
                 scores.append(self.to_scores(self.model(step.batch).numpy()))
         return np.concatenate(labels), np.concatenate(scores)
-
-    def _encode(self, frame: pl.DataFrame, place: str) -> EncodedRows:
-        return self.rows(self.encoder.encode(frame, place=place))
 
     def rows(self, encoded: pl.DataFrame) -> EncodedRows:
         """Encoded rows as the model reads them, numbered from 0."""
