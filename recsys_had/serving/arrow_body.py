@@ -33,7 +33,6 @@ _OTHERS = (
     _types.is_decimal128,
     _types.is_fixed_size_binary,
     _types.is_date,
-    _types.is_timestamp,
 )
 _LISTS = (_types.is_list, _types.is_large_list, _types.is_fixed_size_list)
 # Types of texts and bytes, and what has their layout without being asked to be text.
@@ -130,7 +129,17 @@ def _is_taken(dtype: pa.DataType, *, inside: bool = False) -> bool:
         return _is_taken(dtype.value_type, inside=True)
     if any(check(dtype) for check in _LISTS) and not inside:
         return _is_taken(dtype.value_type, inside=True)
+    if _types.is_timestamp(dtype):
+        return _is_zone(dtype)
     return dtype in _BYTES or any(check(dtype) for check in _OTHERS)
+
+
+def _is_zone(dtype: pa.TimestampType) -> bool:
+    """Whether the name of a time's zone is a text at all."""
+    try:
+        return dtype.tz is None or dtype.tz.isprintable()
+    except UnicodeDecodeError:
+        return False
 
 
 def _frame(batches: list[pa.RecordBatch], card: DatasetCard, max_bytes: int) -> pl.DataFrame:
@@ -143,15 +152,15 @@ def _frame(batches: list[pa.RecordBatch], card: DatasetCard, max_bytes: int) -> 
         size += sum(_decoded_bytes(column) for column in columns)
         if size > max_bytes:
             raise _too_large(max_bytes)
-        plain = [c.dictionary_decode() if _types.is_dictionary(c.type) else c for c in columns]
         sound = sound_texts(
-            pa.RecordBatch.from_arrays(plain, list(wanted)),
+            pa.RecordBatch.from_arrays([_plain(column) for column in columns], list(wanted)),
             place=functools.partial(_place, first),
             problems=problems,
         )
         try:
             frames.append(pl.DataFrame(sound))
-        except pl.exceptions.PolarsError as cause:  # a time zone that is not known
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as cause:
+            # A time zone that is not known, for one.
             raise DataError(f"body: holds what cannot be read: {_reason(cause)}.") from cause
         first += batch.num_rows
     problems.raise_any()
@@ -176,6 +185,20 @@ def _validated(column: pa.Array) -> pa.Array:
     elif column.type in _BYTES:
         column = column.view(_BYTES[column.type])
     column.validate(full=True)
+    return column
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """A column, validated, as polars takes it: no dictionary, no names inside its type."""
+    if _types.is_dictionary(column.type):
+        return column.dictionary_decode()
+    if _types.is_fixed_size_list(column.type):
+        return column.cast(pa.list_(column.type.value_type, column.type.list_size))
+    if _types.is_large_list(column.type):
+        return column.cast(pa.large_list(column.type.value_type))
+    if _types.is_list(column.type):
+        # The name of the values may be no text, which polars does not expect.
+        return column.cast(pa.list_(column.type.value_type))
     return column
 
 
@@ -217,7 +240,7 @@ def _too_large(max_bytes: int) -> RequestError:
     )
 
 
-def _reason(cause: Exception) -> str:
+def _reason(cause: BaseException) -> str:
     """The first line of what a library says."""
     lines = str(cause).strip().splitlines() or [type(cause).__name__]
     return textwrap.shorten(lines[0], 300, placeholder=" ...").rstrip(" .")

@@ -6,6 +6,7 @@ once in an object. What a cell holds is left to the card; here it is only seen t
 
 import functools
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -55,8 +56,11 @@ def frame_of_json(body: bytes, card: DatasetCard, *, max_rows: int) -> pl.DataFr
         raise RequestError(422, f"body: must be an object; got {kind_of(content)}. {_HOW}")
     unknown = [name for name in content if name not in _SHAPES]
     if unknown:
-        told = [f"body: unknown key {quoted(key)}.{nearest(key[:100], _SHAPES)}" for key in unknown]
-        raise RequestError(422, told[:MAX_PROBLEMS], total=len(unknown))
+        told = [
+            f"body: unknown key {quoted(key)}.{nearest(key[:100], _SHAPES)}"
+            for key in unknown[:MAX_PROBLEMS]
+        ]
+        raise RequestError(422, told, total=len(unknown))
     match content:
         case {"rows": list(rows), **others} if not others:
             found = _columns_of_rows(rows, card, max_rows)
@@ -79,7 +83,7 @@ def frame_of_json(body: bytes, card: DatasetCard, *, max_rows: int) -> pl.DataFr
 
 def _parsed(body: bytes) -> Any:
     try:
-        text = body.decode()
+        text = body.decode("utf-8-sig")
     except UnicodeDecodeError as cause:
         raise RequestError(400, f"body: {told(body)}") from cause
     try:
@@ -98,11 +102,8 @@ def _parsed(body: bytes) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise RequestError(
-            400, f"body: key {quoted(twice)} stands twice in an object. Write it once."
-        )
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise RequestError(400, f"body: key {quoted(twice)} stands twice in an object.")
     return found
 
 
