@@ -40,7 +40,7 @@ def _from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
         column = frame[name]
         try:
             columns[str(name)] = pl.from_pandas(column, nan_to_null=True)
-        except (TypeError, pa.ArrowException, pl.exceptions.PolarsError):
+        except (TypeError, OverflowError, pa.ArrowException, pl.exceptions.PolarsError):
             values = [
                 None if pd.api.types.is_scalar(value) and pd.isna(value) else value
                 for value in column
