@@ -131,7 +131,7 @@ def _bytes_changed(body: bytes, generator: np.random.Generator) -> bytes:
             case 1:
                 changed[place] ^= 1 << int(generator.integers(8))
             case 2:
-                del changed[place : place + int(generator.integers(1, 9))]
+                del changed[place + 1 : place + int(generator.integers(2, 10))]
             case 3:
                 changed[place:place] = changed[: int(generator.integers(1, 30))]
             case 4:
