@@ -221,7 +221,8 @@ def _byte_lengths(column: pa.Array) -> NDArray[np.int64] | None:
     if column.type not in _BYTES:
         return None
     if column.type not in (pa.binary_view(), pa.string_view()):
-        return pc.binary_length(column).fill_null(0).to_numpy().astype(np.int64)
+        lengths: NDArray[np.int64] = pc.binary_length(column).fill_null(0).to_numpy()
+        return lengths.astype(np.int64)
     # Arrow has no kernel for views: 16 bytes each, of which the first four are the length.
     views = np.frombuffer(column.buffers()[1] or b"", np.int32)[::4]
     found = views[column.offset : column.offset + len(column)].astype(np.int64)

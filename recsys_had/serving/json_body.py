@@ -76,9 +76,9 @@ def frame_of_json(body: bytes, card: DatasetCard, *, max_rows: int) -> pl.DataFr
             got = "both" if content else "neither"
             raise RequestError(422, f"body: must hold either rows or columns; got {got}. {_HOW}")
     problems = Problems()
-    columns = [series_of(name, cells, card, problems=problems) for name, cells in found.items()]
+    frame = [series_of(name, cells, card, problems=problems) for name, cells in found.items()]
     problems.raise_any()
-    return pl.DataFrame(columns)
+    return pl.DataFrame(frame)
 
 
 def _parsed(body: bytes) -> Any:

@@ -150,5 +150,5 @@ def _lists(name: str, cells: Sequence[Any], separator: str, missing: tuple[str, 
             lists.append([next(written) for _ in cell])
         else:
             [text] = texts_of([cell])
-            lists.append(None if text is None or text in missing else text.split(separator))
+            lists.append(None if text is None or text in missing else [*text.split(separator)])
     return pl.Series(name, lists, dtype=pl.List(pl.String))
