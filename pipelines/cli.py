@@ -17,6 +17,7 @@ _COMMANDS = {
     "predict": "Score raw rows with a run.",
     "interactions": "Show which fields and pairs of fields move a run's scores most.",
     "prune": "Leave out a run's weakest pairs of fields, and measure what that costs and saves.",
+    "serve": "Score raw rows over HTTP with a run, for tests and staging.",
     "export": "Write a run's embedding tables as plain files.",
     "describe": "Show a model's nodes, parameters and cost.",
     "plan": "Show where the tables would lie on a cluster, without one.",

@@ -25,7 +25,7 @@ from recsys_had.model_uri import local_run
 from recsys_had.run_folder import RunFolder
 from recsys_had.scoring.frames import as_polars
 from recsys_had.scoring.lanes import Lanes
-from recsys_had.scoring.reading import frame_rows
+from recsys_had.scoring.reading import ReadRows, read_frame
 from recsys_had.suggest import nearest
 
 Logits = NDArray[np.float32]
@@ -200,13 +200,20 @@ class BatchPredictor:
             TypeError: it is no frame.
             DataError: a column is missing or holds what its kind does not allow.
         """
-        frame = as_polars(frame)
+        return self.score_rows(self.read_frame(as_polars(frame)).rows)
+
+    def read_frame(self, frame: pl.DataFrame) -> ReadRows:
+        """A frame of raw rows as the model reads it, as :meth:`score_frame` has it.
+
+        Raises:
+            DataError: a column is missing or holds what its kind does not allow.
+        """
         missing = [name for name in self.encoder.required_columns if name not in frame.columns]
         if missing:
             raise DataError(
                 [f"column {name}: is missing.{nearest(name, frame.columns)}" for name in missing]
             )
-        return self.score_rows(frame_rows(frame, self.encoder))
+        return read_frame(frame, self.encoder)
 
     def score_split(self, data: DataFolder, split: str) -> tuple[Scores, Scores]:
         """Label and score of each row of an encoded split, in row order.

@@ -71,14 +71,16 @@ def read_rows(
     )
 
 
-def frame_rows(frame: pl.DataFrame, encoder: Encoder) -> EncodedRows:
-    """The rows of a frame, numbered from 0.
+def read_frame(frame: pl.DataFrame, encoder: Encoder) -> ReadRows:
+    """Reads and encodes a frame; its rows are numbered from 0.
 
     Raises:
         DataError: a column is missing, or one line per value that is not what its column asks.
     """
-    encoded = encoder.encode_values(encoder.prepare(frame))
-    return _numbered(encoded, encoder, np.arange(len(frame)))
+    values = encoder.prepare(frame)
+    encoded = encoder.encode_values(values)
+    rows = _numbered(encoded, encoder, np.arange(len(frame)))
+    return ReadRows(rows, {}, encoder.unseen(values, encoded), REJECTS.empty_table())
 
 
 def _numbered(encoded: pa.Table, encoder: Encoder, row_id: NDArray[np.int64]) -> EncodedRows:

@@ -134,7 +134,7 @@ def measure(
     raw = pl.read_csv(
         fresh, separator="\t", has_header=False, new_columns=["label", *names], infer_schema=False
     )
-    rows = predictor.rows(predictor.encoder.encode(raw))
+    rows = predictor.read_frame(raw).rows
     told: dict[str, Any] = {}
     for kind in ("mean", "unseen"):
         explainer = explainer_of_run(predictor, kind)

@@ -55,7 +55,7 @@ def test_all_of_them_and_the_rest_sum_to_the_logit(cli, job, few, tmp_path) -> N
     frame = [line.split("\t") for line in few.read_text().splitlines()]
     names = ["label", "age", "visits", "user", "item", "tags", "session"]
     raw = pl.DataFrame(frame, schema=names, orient="row")
-    effects = explainer.of_rows(predictor.rows(predictor.encoder.encode(raw)))
+    effects = explainer.of_rows(predictor.read_frame(raw)).rows
     listed = [sum(e["effect"] for e in row) for row in found["explanation"].to_pylist()]
     score = found["score"].to_numpy()
     logit = np.log(score) - np.log1p(-score)
@@ -143,7 +143,7 @@ def _first_rows(job, few):
     predictor = BatchPredictor.load(job.run)
     names = ["label", "age", "visits", "user", "item", "tags", "session"]
     frame = [line.split("\t") for line in few.read_text().splitlines()[:2]]
-    return predictor.rows(predictor.encoder.encode(pl.DataFrame(frame, names, orient="row")))
+    return predictor.read_frame(pl.DataFrame(frame, names, orient="row")).rows
 
 
 @pytest.mark.slow
