@@ -14,6 +14,7 @@ _COMMANDS = {
     "train": "Train an experiment on encoded rows; writes a run folder.",
     "evaluate": "Measure a run on a split of encoded rows.",
     "predict": "Score raw rows with a run.",
+    "novelty": "Fit how unlike the training rows a scored row is told to be.",
     "export": "Write a run's embedding tables as plain files.",
     "describe": "Show a model's nodes, parameters and cost.",
     "plan": "Show where the tables would lie on a cluster, without one.",

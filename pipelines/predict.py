@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from recsys_had.storage import AnyPath
 
+# What --novelty means where no method is named.
+LAST = "last"
+
 
 @recsys_had_command("predict")
 @click.argument("run", type=local_path)
@@ -34,6 +37,15 @@ if TYPE_CHECKING:
 @click.option(
     "--keep", multiple=True, metavar="COLUMN...", help="Raw columns to copy beside the score."
 )
+@click.option(
+    "--novelty",
+    is_flag=False,
+    flag_value=LAST,
+    default=None,
+    metavar="[METHOD]",
+    help="Add a column novelty: how unlike the training rows each row is, higher is more unlike. "
+    "By the method the run was given last, or by METHOD.",
+)
 @click.option("--batch-size", default=8192, show_default=True, type=click.IntRange(min=1))
 @click.option("--resume", is_flag=True, help="Go on after a kill.")
 @click.option("--overwrite", is_flag=True, help="Replace what OUT holds.")
@@ -42,6 +54,7 @@ def command(
     inputs: tuple[str, ...],
     out: "AnyPath",
     keep: tuple[str, ...],
+    novelty: str | None,
     batch_size: int,
     resume: bool,
     overwrite: bool,
@@ -52,6 +65,7 @@ def command(
         inputs=inputs,
         out=out,
         keep=keep,
+        novelty=novelty,
         batch_size=batch_size,
         resume=resume,
         overwrite=overwrite,
@@ -71,20 +85,36 @@ def predict(
     inputs: tuple[str, ...],
     out: "AnyPath",
     keep: tuple[str, ...] = (),
+    novelty: str | None = None,
     batch_size: int = 8192,
     resume: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """What ``--json`` prints."""
+    """What ``--json`` prints.
+
+    Args:
+        run: the run folder.
+        inputs: raw files, in order.
+        out: folder of scores.
+        keep: raw columns to copy.
+        novelty: a method, LAST for the one the run was given last, None for no such column.
+        batch_size: rows scored together.
+        resume: go on after a kill.
+        overwrite: replace what ``out`` holds.
+    """
     from recsys_had.versions import check_trio
 
     check_trio()
 
     from tqdm import tqdm
 
-    from recsys_had.scoring import BatchPredictor, predict_files
+    from recsys_had.scoring import BatchPredictor, NoveltyColumn, load_novelty, predict_files
 
     predictor = BatchPredictor.load(run, batch_size=batch_size)
+    extras = []
+    if novelty is not None:
+        method, column = load_novelty(predictor, None if novelty == LAST else novelty)
+        extras.append(NoveltyColumn(predictor, column, how=method))
     begin = time.perf_counter()
     with tqdm(
         desc="predict",
@@ -97,6 +127,7 @@ def predict(
             inputs,
             out,
             keep=keep,
+            extras=extras,
             resume=resume,
             overwrite=overwrite,
             on_rows=lambda rows: _advance(bar, rows),

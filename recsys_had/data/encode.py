@@ -220,17 +220,31 @@ class Encoder:
             frame: raw rows.
             encoded: what :meth:`encode` made of them.
         """
+        counts = self.unseen_by_row(frame, encoded).sum(axis=0, dtype=np.int64).tolist()
+        return dict(zip((field.name for field in self.card.fields), counts, strict=True))
+
+    def unseen_by_row(self, frame: pl.DataFrame, encoded: pl.DataFrame) -> NDArray[np.int32]:
+        """Of each row and field, the number of values that are there and got id 0 nevertheless.
+
+        Args:
+            frame: raw rows.
+            encoded: what :meth:`encode` made of them.
+
+        Returns:
+            ``(B, F)``, the fields in the card's order.
+        """
         values = with_bins(self._values(frame, "row"), self.card, self._bins)
-        counts = {}
-        for field in self.card.fields:
+        counts = np.zeros((len(encoded), len(self.card.fields)), np.int32)
+        for place, field in enumerate(self.card.fields):
             value, ids = values.column(field.name), encoded[field.name]
             if field.is_multi:
                 # An empty list is encoded as [0].
-                missing = int((np.diff(value.offsets.to_numpy()) == 0).sum())
-                ids = ids.explode()
+                is_missing = np.diff(value.offsets.to_numpy()) == 0
+                zeros = ids.list.count_matches(0).to_numpy()
             else:
-                missing = value.null_count
-            counts[field.name] = int((ids == 0).sum()) - missing
+                is_missing = value.is_null().to_numpy(zero_copy_only=False)
+                zeros = (ids == 0).to_numpy()
+            counts[:, place] = zeros.astype(np.int32) - is_missing
         return counts
 
     def value_of(self, field: str, ids: pl.Series) -> pl.Series:

@@ -130,9 +130,7 @@ class CTRModel(nn.Module):
                 interactions n times, each with its own dropout, and gives ``(B, 1 + n)``, the mean
                 logit and that of each pass.
         """
-        sources = {**self.embeddings(batch), **batch.vectors}
-        if batch.dense.shape[1]:
-            sources = {**sources, "dense": batch.dense}
+        sources = self._sources(batch)
         if passes == 0:
             logit: Tensor = self.graph(sources)
             return logit
@@ -142,6 +140,14 @@ class CTRModel(nn.Module):
         repeated = {name: torch.cat([rows] * passes) for name, rows in sources.items()}
         apart = self.graph(repeated).view(passes, -1).T
         return torch.cat([apart.mean(dim=1, keepdim=True), apart], dim=1)
+
+    def with_terms(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+        """The logit of every row and the terms it is the sum of; see the graph's own."""
+        return self.graph.with_terms(self._sources(batch))
+
+    def _sources(self, batch: Batch) -> dict[str, Tensor]:
+        sources = {**self.embeddings(batch), **batch.vectors}
+        return {**sources, "dense": batch.dense} if batch.dense.shape[1] else sources
 
     def table_width(self, weight_name: str) -> int:
         """Columns of a table that are part of the model; what is beyond is padding.

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ from recsys_had.data.raw import RawBlock, RawSource
 from recsys_had.errors import DataError
 from recsys_had.output import OutputFolder
 from recsys_had.schema import DatasetCard
-from recsys_had.scoring.predictor import BatchPredictor
+from recsys_had.scoring.predictor import BatchPredictor, Watcher
 from recsys_had.storage import AnyPath
 from recsys_had.whole_files import file_digest
 
@@ -31,6 +31,29 @@ class RowColumns(Protocol):
 
     def __call__(self, rows: EncodedRows) -> dict[str, pa.Array]:
         """The columns of some rows, by name, each as long as they are."""
+
+
+class Column(Watcher, Protocol):
+    """Makes further columns of some rows while they are scored."""
+
+    def columns(self) -> dict[str, pa.Array]:
+        """The columns of the rows that were shown, by name."""
+
+
+@runtime_checkable
+class WatchingColumns(Protocol):
+    """Makes further columns beside the score of what the model computes for it anyway."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the columns are called."""
+
+    @property
+    def how(self) -> str:
+        """How they are made: what a job that is gone on with must not change."""
+
+    def watch(self) -> Column:
+        """Begins with some rows; what others are doing at the same time is apart from it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +78,7 @@ def predict_files(
     out: AnyPath,
     *,
     keep: Sequence[str] = (),
-    extras: Sequence[RowColumns] = (),
+    extras: Sequence[RowColumns | WatchingColumns] = (),
     resume: bool = False,
     overwrite: bool = False,
     on_rows: Callable[[int], None] = lambda rows: None,
@@ -84,11 +107,18 @@ def predict_files(
         )
     _refuse_side_columns(predictor.run.card, keep)
     source = RawSource(inputs, predictor.run.card, label="optional", keep=keep)
+    made_by = {
+        name: extra.how
+        for extra in extras
+        if isinstance(extra, WatchingColumns)
+        for name in extra.names
+    }
     fingerprint = {
         "run": predictor.run.manifest["digest"],
         "inputs": source.fingerprint,
         "keep": list(keep),
         "extras": [list(extra.names) for extra in extras],
+        "made_by": made_by,
     }
     with OutputFolder(
         out,
@@ -117,6 +147,7 @@ def predict_files(
             "rows": report.rows,
             "oov": report.oov,
             "keep": list(keep),
+            "made_by": made_by,
             "parts": done,
         }
         (folder.stage / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
@@ -144,7 +175,7 @@ def _write_part(
     number: int,
     block: RawBlock,
     keep: Sequence[str],
-    extras: Sequence[RowColumns],
+    extras: Sequence[RowColumns | WatchingColumns],
     on_rows: Callable[[int], None],
 ) -> dict[str, Any]:
     """Scores one block, unless a part of an earlier try is there whole."""
@@ -156,8 +187,9 @@ def _write_part(
             on_rows(found["rows"])
             return found
     encoded = predictor.encoder.encode(block.frame, place=block.place)
-    rows = predictor.rows(encoded)
-    score = predictor.score_rows(rows)
+    rows = predictor.with_unseen(predictor.rows(encoded), block.frame, encoded)
+    watching = [extra.watch() for extra in extras if isinstance(extra, WatchingColumns)]
+    score = predictor.score_rows(rows, watchers=watching)
     last = block.first_row_id + len(score)
     columns: dict[str, Any] = {
         "row_id": pa.array(np.arange(block.first_row_id, last, dtype=np.int64))
@@ -165,7 +197,10 @@ def _write_part(
     columns |= {name: block.frame[name].to_arrow() for name in keep}
     columns["score"] = pa.array(score)
     for extra in extras:
-        columns |= extra(rows)
+        if not isinstance(extra, WatchingColumns):
+            columns |= extra(rows)
+    for column in watching:
+        columns |= column.columns()
     fresh = path.with_suffix(".tmp")
     pq.write_table(pa.table(columns), fresh, compression="zstd")
     digest = file_digest(fresh)
@@ -174,12 +209,18 @@ def _write_part(
         "name": name,
         "rows": len(score),
         "sha256": digest,
-        "oov": {**predictor.encoder.unseen(block.frame, encoded), **predictor.without_row(rows)},
+        "oov": {**_oov(rows), **predictor.without_row(rows)},
     }
     note.with_suffix(".tmp").write_text(json.dumps(entry))
     note.with_suffix(".tmp").rename(note)
     on_rows(len(score))
     return entry
+
+
+def _oov(rows: EncodedRows) -> dict[str, int]:
+    assert rows.unseen is not None, "raw rows were at hand"
+    counts = rows.unseen.sum(axis=0, dtype=np.int64).tolist()
+    return dict(zip(rows.layout.fields, counts, strict=True))
 
 
 def _at_least_one(source: RawSource) -> Iterator[RawBlock]:

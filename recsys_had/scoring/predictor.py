@@ -1,7 +1,10 @@
 """BatchPredictor: raw rows in, scores out, in input order, with the run's own encoder."""
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -26,6 +29,15 @@ Logits = NDArray[np.float32]
 Scores = NDArray[np.float32]
 
 _log = logging.getLogger("recsys_had")
+
+
+class Watcher(Protocol):
+    """Is shown rows while they are scored."""
+
+    needs_terms: bool
+
+    def __call__(self, rows: EncodedRows, logit: Logits, terms: Sequence[torch.Tensor]) -> None:
+        """Takes a batch: its rows, their logits and, where it needs them, the logits' terms."""
 
 
 class BatchPredictor:
@@ -72,18 +84,33 @@ class BatchPredictor:
             raise CheckpointError(f"{path}/weights.safetensors: {cause}") from cause
         return cls(run=run, encoder=encoder, model=model, batch_size=batch_size)
 
-    def logits(self, rows: EncodedRows) -> Logits:
-        """What the model says of encoded rows, ``(B,)`` float32."""
+    def logits(self, rows: EncodedRows, *, watchers: Sequence[Watcher] = ()) -> Logits:
+        """What the model says of encoded rows, ``(B,)`` float32.
+
+        Args:
+            rows: the rows.
+            watchers: shown each batch, in order.
+        """
         found = [np.empty(0, np.float32)]
+        with_terms = any(watcher.needs_terms for watcher in watchers)
         with torch.inference_mode():
             for first in range(0, len(rows), self.batch_size):
                 index = np.arange(first, min(first + self.batch_size, len(rows)))
-                found.append(self.model(rows.take(index).to_batch()).numpy())
+                part = rows.take(index)
+                batch = part.to_batch()
+                terms: Sequence[torch.Tensor] = ()
+                if with_terms:
+                    logit, terms = self.model.with_terms(batch)
+                else:
+                    logit = self.model(batch)
+                found.append(logit.numpy())
+                for watcher in watchers:
+                    watcher(part, found[-1], terms)
         return np.concatenate(found)
 
-    def score_rows(self, rows: EncodedRows) -> Scores:
+    def score_rows(self, rows: EncodedRows, *, watchers: Sequence[Watcher] = ()) -> Scores:
         """Scores encoded rows: the probability of a click, ``(B,)`` float32."""
-        return self.to_scores(self.logits(rows))
+        return self.to_scores(self.logits(rows, watchers=watchers))
 
     def to_scores(self, logits: Logits) -> Scores:
         """Probabilities of a click, of logits: the one place where they are made."""
@@ -103,7 +130,7 @@ class BatchPredictor:
             raise DataError(
                 [f"column {name}: is missing.{nearest(name, frame.columns)}" for name in missing]
             )
-        return self.score_rows(self._encode(frame, "row"))
+        return self.score_rows(self.encode(frame))
 
     def score_split(self, data: DataFolder, split: str) -> tuple[Scores, Scores]:
         """Label and score of each row of an encoded split, in row order.
@@ -111,6 +138,25 @@ class BatchPredictor:
         Raises:
             SchemaError: the data was made with another card.
             DataError: it was encoded with another vocabulary, or has no such split.
+        """
+        self.require(data)
+        if not data.rows(split):
+            known = [name for name in ("train", "valid", "test") if data.rows(name)]
+            raise DataError(f"{data.path}: has no row in split '{split}'.{nearest(split, known)}")
+        reader = SplitReader(data.path / split, layout=self._layout, batch_size=self.batch_size)
+        labels, scores = [], []
+        with torch.inference_mode():
+            for step in reader.steps(Position(0, 0)):
+                labels.append(step.batch.label.numpy())
+                scores.append(self.to_scores(self.model(step.batch).numpy()))
+        return np.concatenate(labels), np.concatenate(scores)
+
+    def require(self, data: DataFolder) -> None:
+        """Refuses encoded rows whose ids are not the run's.
+
+        Raises:
+            SchemaError: the data was made with another card.
+            DataError: it was encoded with another vocabulary.
         """
         if data.card.digest != self.run.card.digest:
             raise SchemaError(
@@ -123,19 +169,22 @@ class BatchPredictor:
                 "trained with, so its ids mean other values. Score the raw rows with "
                 "`recsys-had predict`."
             )
-        if not data.rows(split):
-            known = [name for name in ("train", "valid", "test") if data.rows(name)]
-            raise DataError(f"{data.path}: has no row in split '{split}'.{nearest(split, known)}")
-        reader = SplitReader(data.path / split, layout=self._layout, batch_size=self.batch_size)
-        labels, scores = [], []
-        with torch.inference_mode():
-            for step in reader.steps(Position(0, 0)):
-                labels.append(step.batch.label.numpy())
-                scores.append(self.to_scores(self.model(step.batch).numpy()))
-        return np.concatenate(labels), np.concatenate(scores)
 
-    def _encode(self, frame: pl.DataFrame, place: str) -> EncodedRows:
-        return self.rows(self.encoder.encode(frame, place=place))
+    def encode(self, frame: pl.DataFrame) -> EncodedRows:
+        """Raw rows as the model reads them, numbered from 0."""
+        return self.rows(self.encoder.encode(frame))
+
+    def with_unseen(
+        self, rows: EncodedRows, frame: pl.DataFrame, encoded: pl.DataFrame
+    ) -> EncodedRows:
+        """Rows that know which of their values have no id.
+
+        Args:
+            rows: what :meth:`rows` made of the encoded ones.
+            frame: the raw rows.
+            encoded: what the encoder made of them.
+        """
+        return replace(rows, unseen=self.encoder.unseen_by_row(frame, encoded))
 
     def rows(self, encoded: pl.DataFrame) -> EncodedRows:
         """Encoded rows as the model reads them, numbered from 0."""

@@ -20,6 +20,7 @@ from recsys_had.tracking import NullTracker, Tracker, start_tracker
 from recsys_had.training.checkpoint import CHECKPOINT
 from recsys_had.training.distributed import from_rank_zero
 from recsys_had.training.loop import Trainer, TrainResult
+from recsys_had.training.novelty import add_novelty, novelty_method
 from recsys_had.training.pretrained import pretrained_digests
 
 
@@ -196,6 +197,9 @@ class TrainingSession:
             metrics=metrics,
             facts=facts,
         )
+        method = novelty_method(self._experiment.train, self._data.card)
+        if method is not None:
+            add_novelty(folder.stage, self._data, method)
         # Rows a second of the training steps alone; validation is not counted.
         rows_per_s = progress.train_rows / max(progress.train_seconds, 1e-9)
         tracker.log_metrics(
@@ -236,6 +240,7 @@ _MAY_CHANGE = (
     "checkpoint_every_steps",
     "keep_checkpoints",
     "timeout_s",
+    "novelty",
 )
 
 
