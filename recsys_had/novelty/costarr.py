@@ -3,7 +3,7 @@
 Letters: B rows, Z terms of the logit, K prototypes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -126,7 +126,7 @@ class Costarr:
         logit = seen.logit.astype(np.float64)
         part = np.searchsorted(self._edges, logit, side="right")
         cell = (logit >= self._base) * _PARTS + part
-        cosine = self._cosine(seen.terms)[np.arange(len(cell)), cell]
+        cosine = self._cosine(seen.terms, torch.from_numpy(cell))
         confidence = np.abs(logit - self._base)
         if self._high > self._low:
             sure = np.clip((confidence - self._low) / (self._high - self._low), 0.0, 1.0)
@@ -134,8 +134,8 @@ class Costarr:
             sure = np.ones_like(confidence)
         return np.asarray(1 - sure * (1 + cosine) / 2, np.float32)
 
-    def _cosine(self, terms: Any) -> NDArray[np.float64]:
-        """Of each row with each prototype, ``(B, K)``."""
+    def _cosine(self, terms: Sequence[Tensor], cell: Tensor) -> NDArray[np.float64]:
+        """Of each row with its prototype, ``(B,)``."""
         products: Tensor | float = 0.0
         squares: Tensor | float = 0.0
         first = 0
@@ -145,8 +145,9 @@ class Costarr:
             squares = squares + (z * z) @ self._metric[first:last]
             first = last
         assert isinstance(products, Tensor) and isinstance(squares, Tensor)
-        norm = squares.double().sqrt().unsqueeze(1)
-        found = torch.where(norm > 0, products.double() / norm, 0.0)
+        norm = squares.double().sqrt()
+        along = products.gather(1, cell.unsqueeze(1)).squeeze(1).double()
+        found = torch.where(norm > 0, along / norm, 0.0)
         return found.clamp(-1, 1).numpy()
 
 

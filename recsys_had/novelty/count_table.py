@@ -12,7 +12,7 @@ Keys = NDArray[np.uint64]
 
 # A level of n > 0 is 1 + round(20 ln n), so a count is kept within 2.6 % in a byte.
 _LEVELS_PER_E = 20.0
-_LEAST_BITS, _MOST_BITS = 8, 22
+_LEAST_BITS, _MOST_BITS = 12, 22
 _COUNT_OF_LEVEL = np.concatenate([[0.0], np.exp(np.arange(255) / _LEVELS_PER_E)])
 
 
@@ -20,8 +20,8 @@ class CountTable:
     """How often each key was counted, about: never less than it was, but for rounding.
 
     A key has a bucket in each of two rows, and its count is the smaller of the two buckets'. A key
-    that was never counted is told as 0 unless both its buckets are another key's: one in twenty
-    where the table is as wide as :meth:`of` makes it.
+    that was never counted is told as 0 unless both its buckets are another key's: one in seventy
+    at most where the table has eight buckets a key.
 
     Paper: Cormode & Muthukrishnan 2005, An Improved Data Stream Summary: The Count-Min Sketch.
     Differs from the paper: counts are rounded to a byte, by their logarithm.
@@ -42,8 +42,8 @@ class CountTable:
 
     @classmethod
     def of(cls, keys: Keys, counts: NDArray[Any]) -> "CountTable":
-        """The counts of distinct keys; four buckets a key, 2^22 at most."""
-        bits = int(np.clip(int(np.ceil(np.log2(4 * len(keys) + 1))), _LEAST_BITS, _MOST_BITS))
+        """The counts of distinct keys; eight buckets a key at least, but 2^22 at most."""
+        bits = int(np.clip(int(np.ceil(np.log2(8 * len(keys) + 1))), _LEAST_BITS, _MOST_BITS))
         sums = np.stack(
             [np.bincount(at, weights=counts, minlength=1 << bits) for at in _buckets(keys, bits)]
         )
@@ -66,9 +66,12 @@ def mixed(keys: Keys) -> Keys:
     >>> mixed(np.array([0, 1], np.uint64)).tolist()
     [0, 6238072747940578789]
     """
-    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return keys ^ (keys >> np.uint64(31))
+    keys = keys ^ (keys >> np.uint64(30))
+    keys *= np.uint64(0xBF58476D1CE4E5B9)
+    keys ^= keys >> np.uint64(27)
+    keys *= np.uint64(0x94D049BB133111EB)
+    keys ^= keys >> np.uint64(31)
+    return keys
 
 
 def _buckets(keys: Keys, bits: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

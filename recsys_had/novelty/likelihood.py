@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recsys_had.batch import EncodedRows
 from recsys_had.errors import DataError
-from recsys_had.novelty.count_table import CountTable, Keys, mixed
+from recsys_had.novelty.count_table import CountTable, Keys
 from recsys_had.novelty.field_tree import PRIOR_ROWS, field_tree, value_share
 from recsys_had.novelty.method import Fitting, Novelty, Seen, State
 
@@ -132,19 +132,20 @@ class Likelihood:
         rows = seen.rows
         single = len(self._parents)
         ids = _with_unseen(rows)
-        places = np.arange(single)
+        places = np.arange(single)[:, None]
         counts = self._counted(_value_keys(ids, places), ids)
-        share = value_share(counts, self._totals[:single], self._num_values[:single])
-        own, given = ids[:, self._children], ids[:, self._given]
-        pairs = self._counted(_pair_keys(own, given, self._children), np.minimum(own, given))
-        # A pair is no likelier than its values, whatever other pairs stand in its buckets.
-        pairs = np.minimum(pairs, np.minimum(counts[:, self._children], counts[:, self._given]))
-        prior = PRIOR_ROWS * share[:, self._children]
-        share[:, self._children] = (pairs + prior) / (counts[:, self._given] + PRIOR_ROWS)
-        # Field by field: how numpy sums up a row depends on how many there are.
+        totals, num_values = self._totals[:single, None], self._num_values[:single, None]
+        share = value_share(counts, totals, num_values)
+        own, given = self._children, self._given
+        keys = _pair_keys(ids[own], ids[given], own[:, None])
+        pairs = self._counted(keys, np.minimum(ids[own], ids[given]))
+        # A pair is no more frequent than its values, whatever pairs stand in its buckets.
+        pairs = np.minimum(pairs, np.minimum(counts[own], counts[given]))
+        share[own] = (pairs + PRIOR_ROWS * share[own]) / (counts[given] + PRIOR_ROWS)
+        # Field by field: how numpy sums up depends on how many rows there are.
         found = np.zeros(len(rows))
-        for column in np.log(share).T:
-            found -= column
+        for of_field in np.log(share):
+            found -= of_field
         for place, (name, ragged) in enumerate(rows.lists.items(), single):
             found -= self._mean_log_share(rows, name, ragged.offsets, ragged.values, place)
         return found.astype(np.float32)
@@ -172,15 +173,16 @@ class Likelihood:
 
     def _counted(self, keys: Keys, ids: NDArray[np.int64]) -> NDArray[np.float64]:
         counts = self._table.counts(keys)
-        return np.where(ids == _UNSEEN, 0.0, counts)
+        counts[ids == _UNSEEN] = 0.0
+        return counts
 
 
 def _with_unseen(rows: EncodedRows) -> NDArray[np.int64]:
-    """The single-valued ids, those of unseen values apart from those of missing ones."""
-    ids = rows.ids.astype(np.int64)
+    """The single-valued ids, ``(F, B)``, those of unseen values apart from missing ones'."""
+    ids = np.ascontiguousarray(rows.ids.T).astype(np.int64)
     if rows.unseen is not None:
         single = [rows.layout.fields.index(name) for name in rows.layout.single]
-        ids = np.where(rows.unseen[:, single] > 0, _UNSEEN, ids)
+        ids[rows.unseen[:, single].T > 0] = _UNSEEN
     return ids
 
 
@@ -193,4 +195,4 @@ def _value_keys(ids: NDArray[np.int64], place: Any) -> Keys:
 
 def _pair_keys(ids: NDArray[np.int64], given: NDArray[np.int64], place: Any) -> Keys:
     """A key of each pair of a field's value and its parent's."""
-    return _value_keys(ids, place) + mixed(given.astype(np.uint64) * _PARENT_ID + np.uint64(1))
+    return _value_keys(ids, place) + given.astype(np.uint64) * _PARENT_ID + _PARENT_ID
