@@ -38,9 +38,11 @@ class Mahalanobis:
     def __init__(self, *, means: NDArray[np.float32], root: NDArray[np.float32]) -> None:
         if root.shape != (means.shape[1],) * 2 or len(means) != 2:
             raise ValueError(f"means of shape {means.shape} and a root of shape {root.shape}")
-        self._means, self._root = means, root
-        self._root_ZZ = torch.from_numpy(root)
-        self._at = torch.from_numpy(means) @ self._root_ZZ
+        # Row by row in memory, as it comes back from where it is kept: products take their sums in
+        # another order elsewise.
+        self._means, self._root = np.ascontiguousarray(means), np.ascontiguousarray(root)
+        self._root_ZZ = torch.from_numpy(self._root)
+        self._at = torch.from_numpy(self._means) @ self._root_ZZ
 
     @classmethod
     def fit(cls, fitting: Fitting) -> "Mahalanobis":
