@@ -47,8 +47,8 @@ def field_tree(ids: Ids) -> list[int]:
     for _ in range(num_fields):
         best = np.where(reached[:, None] & ~reached[None, :], gains, -np.inf)
         if best.size and best.max() > 0:
-            parent, field = np.unravel_index(int(best.argmax()), best.shape)
-            parents[int(field)] = int(parent)
+            parent, field = divmod(int(best.argmax()), num_fields)
+            parents[field] = parent
         else:
             field = int((~reached).argmax())
         reached[field] = True
@@ -74,7 +74,7 @@ def _gain(one: NDArray[np.int64], other: NDArray[np.int64]) -> float:
     return min(found)
 
 
-def value_share(counts: Any, rows: float, num_values: Any) -> NDArray[np.float64]:
+def value_share(counts: Any, rows: Any, num_values: Any) -> NDArray[np.float64]:
     """The share of rows with a value of which so many had it; of an unseen value where none had.
 
     >>> value_share(np.array([0.0, 3.0, 1.0]), 4, 2).round(3).tolist()

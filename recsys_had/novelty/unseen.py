@@ -30,7 +30,7 @@ class Unseen(WithoutState):
         """A whole number, 0 for most rows."""
         rows = seen.rows
         if rows.unseen is not None:
-            return rows.unseen.sum(axis=1).astype(np.float32)
+            return np.asarray(rows.unseen.sum(axis=1), np.float32)
         found = (rows.ids == 0).sum(axis=1)
         for ragged in rows.lists.values():
             zeros = np.concatenate([[0], np.cumsum(ragged.values == 0)])

@@ -44,8 +44,7 @@ def _scores(cli: Cli, run: Path, raw: Path, out: Path, *words: object) -> pl.Dat
 def test_a_training_ends_with_the_default_method(job: Job, cli: Cli, tmp_path: Path) -> None:
     found = _scores(cli, job.run, job.raw, tmp_path / "s", "--novelty")
     predictor = BatchPredictor.load(job.run)
-    name, method = load_novelty(predictor)
-    assert name == "likelihood"
+    assert load_novelty(predictor)[0] == "likelihood"
     # The command fits what the training fitted.
     text = fit_novelty(predictor, DataFolder.open(job.data), "likelihood")
     assert (
@@ -214,11 +213,6 @@ def test_what_is_kept_comes_back_to_the_bit(run: Path, job: Job) -> None:
         again = from_text(to_text(name, method, rows=5), name, fitting.weights, place="there")
         assert again is not None
         assert again(seen).tobytes() == method(seen).tobytes()
-
-
-def _content(run: Path) -> dict[str, object]:
-    content: dict[str, object] = json.loads(RunFolder.open(run).addition("novelty") or "")
-    return content
 
 
 DAMAGE: dict[str, Callable[[str], str]] = {
