@@ -20,6 +20,7 @@ import argparse
 import csv
 import os
 import statistics
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -149,6 +150,7 @@ def compare(data: Path, out: Path, seeds: list[int]) -> str:
             column = NoveltyColumn(predictor, method, how=name)
             for shift, rows in shifts.items():
                 value = auroc(column, held_out, rows)
+                print(f"{dataset}_{model}_{seed} {shift} {name} {value:.5f}", file=sys.stderr)
                 found.setdefault((shift, model, name), []).append(value)
 
     for seed in seeds:
