@@ -300,7 +300,7 @@ def test_a_killed_prediction_goes_on_and_ends_the_same(cli, job, tmp_path) -> No
 def test_an_interrupted_prediction_exits_130_and_keeps_its_work(
     cli, job, tmp_path, monkeypatch
 ) -> None:
-    def interrupt(self: BatchPredictor, rows: object) -> None:
+    def interrupt(self: BatchPredictor, rows: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
