@@ -22,6 +22,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,11 +90,13 @@ def auroc(column: NoveltyColumn, held_out: EncodedRows, shift: EncodedRows) -> f
     return float(roc_auc_score(is_shifted, np.concatenate(novelty)))
 
 
-def fitted(predictor: BatchPredictor, data: DataFolder) -> dict[str, Method]:
-    """Every method on the run's training rows."""
+def fitted(
+    predictor: BatchPredictor, data: DataFolder, names: Sequence[str] = tuple(METHODS)
+) -> dict[str, Method]:
+    """Methods on the run's training rows."""
     rows = training_rows(predictor, data, MOST_ROWS)
     fitting = fitting_of(predictor, rows, place=str(data.path))
-    return {name: fit(name, fitting) for name in METHODS}
+    return {name: fit(name, fitting) for name in names}
 
 
 def trained(dataset: str, model: str, seed: int, data: Path, out: Path) -> BatchPredictor:
@@ -173,15 +176,15 @@ def _cell(values: list[float]) -> str:
     return f"{statistics.mean(values):.4f} +- {spread:.4f}"
 
 
-def overhead(run: Path, data: Path, rounds: int, batch_size: int) -> str:
+def overhead(run: Path, data: Path, names: list[str], rounds: int, batch_size: int) -> str:
     """CPU time of scoring encoded rows with each method's column over that without, a table.
 
     Encoding and files, which cost as much with a column as without, are left out.
     """
     predictor = BatchPredictor.load(run, batch_size=batch_size)
     folder = DataFolder.open(data)
-    methods = fitted(predictor, folder)
-    rows = rows_of(folder, "valid")
+    methods = fitted(predictor, folder, names)
+    rows = rows_of(folder, "train").take(np.arange(min(folder.rows("train"), batch_size)))
     columns = {name: NoveltyColumn(predictor, method, how=name) for name, method in methods.items()}
     seconds: dict[str, list[float]] = {name: [] for name in ("", *columns)}
     for number in range(rounds + 1):
@@ -208,6 +211,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/novelty"))
     parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2])
     parser.add_argument("--overhead", type=Path, metavar="RUN", help="measure the cost instead")
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), help="to be measured")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch-size", type=int, default=8192)
     parser.add_argument("--threads", type=int, default=1)
