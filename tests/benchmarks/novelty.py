@@ -218,7 +218,13 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.overhead is not None:
-        found = overhead(arguments.overhead, arguments.data, arguments.rounds, arguments.batch_size)
+        found = overhead(
+            arguments.overhead,
+            arguments.data,
+            arguments.methods,
+            arguments.rounds,
+            arguments.batch_size,
+        )
     else:
         arguments.out.mkdir(parents=True, exist_ok=True)
         found = compare(arguments.data, arguments.out, arguments.seeds)
