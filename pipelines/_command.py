@@ -67,7 +67,7 @@ class ManyValuesCommand(click.Command):
                 option = options.get(name)
                 found.append(word)
                 many = name if option is not None and _takes_many(option) else None
-                if option is not None and name == word:
+                if option is not None and name == word and not _may_stand_alone(option):
                     found += [value for value in (next(words, None),) if value is not None]
             elif many is not None and has_argument:
                 found += [many, word]
@@ -91,6 +91,11 @@ def local_path(text: str) -> Path:
     if is_url(text):
         raise click.BadParameter(f"{text}: must be a path on this machine, not a URL.")
     return Path(text)
+
+
+def _may_stand_alone(option: click.Option) -> bool:
+    """Whether its value may be left out; then the next word may be another option."""
+    return isinstance(option.flag_value, str)
 
 
 def _takes_many(option: click.Option) -> bool:

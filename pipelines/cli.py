@@ -18,6 +18,7 @@ _COMMANDS = {
     "interactions": "Show which fields and pairs of fields move a run's scores most.",
     "prune": "Leave out a run's weakest pairs of fields, and measure what that costs and saves.",
     "serve": "Score raw rows over HTTP with a run, for tests and staging.",
+    "novelty": "Fit how unlike the training rows a scored row is told to be.",
     "export": "Write a run's embedding tables as plain files.",
     "describe": "Show a model's nodes, parameters and cost.",
     "plan": "Show where the tables would lie on a cluster, without one.",

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from recsys_had.storage import AnyPath
 
 
+# What --novelty means where no method is named.
+LAST = "last"
+
+
 @recsys_had_command("predict")
 @click.argument("run", type=local_path)
 @click.option(
@@ -70,6 +74,15 @@ if TYPE_CHECKING:
     help="What --explain compares a row with: the mean of the training rows, or a row of values "
     "that were never seen.",
 )
+@click.option(
+    "--novelty",
+    is_flag=False,
+    flag_value=LAST,
+    default=None,
+    metavar="[METHOD]",
+    help="Add a column novelty: how unlike the training rows each row is, higher is more unlike. "
+    "By the method the run was given last, or by METHOD.",
+)
 @click.option("--no-calibration", is_flag=True, help="Leave the run's calibrator out.")
 @click.option("--resume", is_flag=True, help="Go on after a kill.")
 @click.option("--overwrite", is_flag=True, help="Replace what OUT holds.")
@@ -82,6 +95,7 @@ def command(
     workers: int,
     engine: Literal["local", "ray"],
     on_error: Literal["stop", "reject"],
+    novelty: str | None,
     explain: int | None,
     baseline: str,
     no_calibration: bool,
@@ -98,6 +112,7 @@ def command(
         workers=workers,
         engine=engine,
         on_error=on_error,
+        novelty=novelty,
         explain=explain,
         baseline=baseline,
         calibrate=not no_calibration,
@@ -125,6 +140,7 @@ def predict(
     workers: int = 1,
     engine: Literal["local", "ray"] = "local",
     on_error: Literal["stop", "reject"] = "stop",
+    novelty: str | None = None,
     explain: int | None = None,
     baseline: str = "mean",
     calibrate: bool = True,
@@ -135,10 +151,12 @@ def predict(
     from tqdm import tqdm
 
     from recsys_had.explanation import MakeExplanation
-    from recsys_had.scoring import BatchPredictor, MakeColumns, predict_files
+    from recsys_had.scoring import BatchPredictor, MakeColumns, MakeNovelty, predict_files
 
     predictor = BatchPredictor.load(run, batch_size=batch_size, calibrate=calibrate)
     extras: list[MakeColumns] = []
+    if novelty is not None:
+        extras.append(MakeNovelty(None if novelty == LAST else novelty))
     if explain is not None:
         extras.append(MakeExplanation(explain, baseline))
     begin = time.perf_counter()

@@ -167,6 +167,8 @@ class EncodedRows:
         dense: ``(B, num_dense)`` float32.
         vectors: ``(B, size)`` float32, the content vectors.
         weight: ``(B,)`` float32, or None.
+        unseen: ``(B, F)`` int32 over all fields in the layout's order: how many of a row's values
+            are there and have no id; None where nobody looked at the raw values.
     """
 
     layout: Layout
@@ -177,6 +179,7 @@ class EncodedRows:
     dense: NDArray[np.float32]
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     weight: NDArray[np.float32] | None = None
+    unseen: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.row_id)
@@ -192,6 +195,7 @@ class EncodedRows:
             self.dense[index],
             {name: vector[index] for name, vector in self.vectors.items()},
             None if self.weight is None else self.weight[index],
+            None if self.unseen is None else self.unseen[index],
         )
 
     @staticmethod
@@ -199,6 +203,7 @@ class EncodedRows:
         """One after the other; all with labels, or all without; weights alike."""
         labels = [part.label for part in parts if part.label is not None]
         weights = [part.weight for part in parts if part.weight is not None]
+        unseen = [part.unseen for part in parts if part.unseen is not None]
         names = parts[0].vectors
         return EncodedRows(
             parts[0].layout,
@@ -209,6 +214,7 @@ class EncodedRows:
             np.concatenate([part.dense for part in parts]),
             {name: np.concatenate([part.vectors[name] for part in parts]) for name in names},
             np.concatenate(weights) if weights else None,
+            np.concatenate(unseen) if len(unseen) == len(parts) else None,
         )
 
     def to_batch(self, *, sparse_rows: int | None = None) -> Batch:

@@ -227,6 +227,9 @@ class TrainConfig(_Model):
         sharding: how tables are divided among ranks: one of the kinds of
             :class:`ShardingConfig`, or a mapping of its keys.
         shuffle_pool_rows: rows that are shuffled together in memory.
+        novelty: the method that is fitted when training ends, so that scores can tell how unlike
+            the training rows a row is (docs/novelty.md); ``none`` for none. Where it is left out it
+            is ``likelihood``, for cards that have a categorical field.
     """
 
     regime: Literal["scale", "published"] = "scale"
@@ -262,6 +265,12 @@ class TrainConfig(_Model):
     timeout_s: Positive = 600.0
     sharding: ShardingConfig = ShardingConfig()
     shuffle_pool_rows: Count = 1 << 19
+    novelty: (
+        Literal[
+            "likelihood", "costarr", "mahalanobis", "max_probability", "energy", "unseen", "none"
+        ]
+        | None
+    ) = None
 
     @pydantic.field_validator("loss", mode="before")
     @classmethod

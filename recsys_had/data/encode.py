@@ -220,17 +220,31 @@ class Encoder:
             values: of raw rows; see :func:`recsys_had.data.prepare.prepare`.
             encoded: what :meth:`encode_values` made of them.
         """
+        counts = self.unseen_by_row(values, encoded).sum(axis=0, dtype=np.int64).tolist()
+        return dict(zip((field.name for field in self.card.fields), counts, strict=True))
+
+    def unseen_by_row(self, values: pa.RecordBatch, encoded: pa.Table) -> NDArray[np.int32]:
+        """Of each row and field, the number of values that are there and got id 0 nevertheless.
+
+        Args:
+            values: of raw rows.
+            encoded: what :meth:`encode_values` made of them.
+
+        Returns:
+            ``(B, F)``, the fields in the card's order.
+        """
         values = with_bins(values, self.card, self._bins)
-        counts = {}
-        for field in self.card.fields:
+        counts = np.zeros((len(encoded), len(self.card.fields)), np.int32)
+        for place, field in enumerate(self.card.fields):
             value, ids = values.column(field.name), encoded[field.name].combine_chunks()
             if field.is_multi:
                 # An empty list is encoded as [0].
-                missing = int((np.diff(value.offsets.to_numpy()) == 0).sum())
-                ids = ids.flatten()
+                is_missing = np.diff(value.offsets.to_numpy()) == 0
+                zeros = pl.Series(pl.from_arrow(ids)).list.count_matches(0).to_numpy()
             else:
-                missing = value.null_count
-            counts[field.name] = int((ids.to_numpy() == 0).sum()) - missing
+                is_missing = value.is_null().to_numpy(zero_copy_only=False)
+                zeros = ids.to_numpy() == 0
+            counts[:, place] = zeros.astype(np.int32) - is_missing
         return counts
 
     def value_of(self, field: str, ids: pl.Series) -> pl.Series:

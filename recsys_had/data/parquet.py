@@ -160,6 +160,15 @@ class SplitReader:
         """
         return _read_ahead(self._steps(start), depth=4)
 
+    def every(self, step: int) -> EncodedRows:
+        """The first row of the split and each ``step``-th after it, read a pool at a time."""
+        kept: list[EncodedRows] = []
+        row = 0
+        for pool in self._pools(Position(0, 0)):
+            kept.append(pool.take(np.arange(-row % step, len(pool), step)))
+            row += len(pool)
+        return EncodedRows.concat(kept)
+
     def _steps(self, start: Position) -> Iterator[Step]:
         rest: EncodedRows | None = None
         row = start.row

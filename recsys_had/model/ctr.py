@@ -170,6 +170,10 @@ class CTRModel(nn.Module):
         """
         return self._sources(batch.dense, self.embeddings.look_up(batch), batch.vectors)
 
+    def with_terms(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+        """The logit of every row and the terms it is the sum of; see the graph's own."""
+        return self.graph.with_terms(self.sources(batch))
+
     def table_width(self, weight_name: str) -> int:
         """Columns of a table that are part of the model; what is beyond is padding.
 

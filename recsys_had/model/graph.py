@@ -15,11 +15,15 @@ from recsys_had.config import ModelConfig
 from recsys_had.errors import ConfigError
 from recsys_had.interactions.algebra import Expr, add, cat, flatten, lin, source, take
 from recsys_had.interactions.algebra.program import Program, definition, named_ops, output_shape
+from recsys_had.interactions.algebra.terms import terms_of
 from recsys_had.model.training_program import TrainingProgram
 from recsys_had.nodes import FORMULA, NodeConfig, express_node, heads
 from recsys_had.suggest import nearest
 
 Shape = tuple[int, ...]
+
+# Terms of a logit that are made for whoever asks; more of them cost more than the model itself.
+_MOST_TERMS = 8192
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,9 @@ class InteractionGraph(nn.Module):
         total = add(*logits)
         self.degree = total.degree
         self._program = Program(total, wanted)
+        self._terms = terms_of(logits, factor=1 / len(logits) if combine == "mean" else 1.0)
+        # The same operations once more, with what the last of them read.
+        self._with_terms = Program(total, wanted, [terms.values for terms in self._terms])
         # The same operations, run so that each head's logit is to be had.
         self._apart = Program(cat(*logits, on="C"), wanted)
         self.train_with(compiled_rows=None, half=False)
@@ -184,12 +191,57 @@ class InteractionGraph(nn.Module):
 
     def forward(self, sources: Mapping[str, Tensor]) -> Tensor:
         """Computes the logit of every row."""
-        total = self._run(self._program, sources).flatten()
+        return self._logit(self._run(self._program, sources))
+
+    def _logit(self, total: Tensor) -> Tensor:
+        total = total.flatten()
         return self.bias + (total / self.num_heads if self._combine == "mean" else total)
 
     def heads_apart(self, sources: Mapping[str, Tensor]) -> Tensor:
         """Computes each head's own logit of every row, ``(B, H)``, the bias in each."""
         return self.bias + self._run(self._apart, sources).flatten(1)
+
+    def with_terms(self, sources: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Computes the logit of every row, the same bits, and the terms it is the sum of.
+
+        ``logit = sum(terms * weights) + offset``; see :meth:`term_weights`. The terms are the
+        penultimate features: what the last linear map of each head reads, the coordinates a
+        factorization machine sums up, the weights of a row's ids in a linear part.
+
+        Returns:
+            The logit, ``(B,)``, and tensors of B rows, whose other axes flattened and put beside
+            each other are the terms.
+        """
+        tensors = (sources[name] for name in self._sources)
+        given = [x if x.dim() == 3 else x.unsqueeze(1) for x in tensors]
+        total, terms = self._with_terms.with_beside(*given)
+        rows = len(total)
+        flat = [found.flatten(1) for found in terms]
+        return self._logit(total), [found.expand(rows, -1) for found in flat]
+
+    def term_weights(self) -> tuple[Tensor, float]:
+        """The weight of each term, ``(terms,)``, and what is added to the weighted sum."""
+        weights = torch.cat([terms.weights() for terms in self._terms])
+        return weights, float(self.bias.detach()) + sum(terms.offset() for terms in self._terms)
+
+    def require_terms(self) -> None:
+        """Refuses a model whose logit has no terms to speak of.
+
+        Raises:
+            ConfigError: each head gives a single number that is no sum, or there are too many.
+        """
+        found = sum(terms.values.num_tokens * terms.values.num_channels for terms in self._terms)
+        heads_named = ", ".join(heads(self._config))
+        if not any(terms.is_sum for terms in self._terms):
+            raise ConfigError(
+                f"model.nodes: {heads_named} gives the logit as a number that is no sum, so there "
+                "are no penultimate features. Choose a method that needs none, such as likelihood."
+            )
+        if found > _MOST_TERMS:
+            raise ConfigError(
+                f"model.nodes: {heads_named} gives the logit as a sum of {found:,} terms a row, "
+                f"more than {_MOST_TERMS:,}. Choose a method that needs none, such as likelihood."
+            )
 
     def combine_heads(self, logits_BH: Tensor) -> Tensor:
         """The logit, ``(B,)``, of what :meth:`heads_apart` gave."""

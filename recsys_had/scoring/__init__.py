@@ -1,7 +1,19 @@
 """Scoring: a finished run, raw rows in, scores out."""
 
 from recsys_had.scoring.files import PredictReport, predict_files
-from recsys_had.scoring.parts import MakeColumns, RowColumns
+from recsys_had.scoring.novelty import MakeNovelty, NoveltyColumn, fit_novelty, load_novelty
+from recsys_had.scoring.parts import MakeColumns, RowColumns, WatchingColumns
 from recsys_had.scoring.predictor import BatchPredictor
 
-__all__ = ["BatchPredictor", "MakeColumns", "PredictReport", "RowColumns", "predict_files"]
+__all__ = [
+    "BatchPredictor",
+    "MakeColumns",
+    "MakeNovelty",
+    "NoveltyColumn",
+    "PredictReport",
+    "RowColumns",
+    "WatchingColumns",
+    "fit_novelty",
+    "load_novelty",
+    "predict_files",
+]

@@ -154,6 +154,7 @@ def predict_files(
             "rows_rejected": report.rows_rejected,
             "oov": report.oov,
             "keep": list(keep),
+            "extras": fingerprint["extras"],
             "inputs": source.fingerprint,
             "parts": done,
         }

@@ -7,8 +7,9 @@ up to a multiple of 32 rows, and one thread works on all of it; cores have batch
 """
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from recsys_had.batch import Batch, EncodedRows
 # At least as many as any kernel works on at once.
 _ROWS_OF_A_KERNEL = 32
 
-Forward = Callable[[Batch], Tensor]
+Forward = Callable[[Batch], list[Tensor]]
 
 
 class Lanes:
@@ -39,35 +40,41 @@ class Lanes:
             initargs=(1,),
         )
 
-    def run(self, forward: Forward, rows: EncodedRows, *, batch_size: int) -> NDArray[np.float32]:
-        """What a model says of each row, ``(B, ...)`` float32, whatever the size of a batch.
-
-        Of no rows, ``(0,)``.
+    def run(
+        self, forward: Forward, rows: EncodedRows, *, batch_size: int
+    ) -> Iterator[tuple[NDArray[np.int64], list[Tensor]]]:
+        """What a model says of each row, in order, whatever the size of a batch.
 
         Args:
-            forward: gives a tensor whose first dimension is the rows of a batch.
+            forward: gives tensors whose first dimension is the rows of a batch.
             rows: all rows.
             batch_size: rows of a batch.
+
+        Yields:
+            Batch by batch, which rows it holds, and the tensors, of those rows alone.
         """
-        if not len(rows):
-            return np.empty(0, np.float32)
         # Few rows are shared out, too, but not for less than is worth a thread.
         share = -(-len(rows) // self.num_lanes)
         size = _filled(min(batch_size, max(share, _ROWS_OF_A_KERNEL)))
-        starts = range(0, len(rows), size)
+        waiting: deque[tuple[NDArray[np.int64], Future[list[Tensor]]]] = deque()
         with _OneCore():
-            found = self._pool.map(
-                lambda first: _run(forward, rows, first, min(first + size, len(rows))), starts
-            )
-            return np.concatenate(list(found))
+            for first in range(0, len(rows), size):
+                index = np.arange(first, min(first + size, len(rows)))
+                waiting.append((index, self._pool.submit(_run, forward, rows, index)))
+                if len(waiting) > self.num_lanes:
+                    done, future = waiting.popleft()
+                    yield done, future.result()
+            while waiting:
+                done, future = waiting.popleft()
+                yield done, future.result()
 
 
-def _run(forward: Forward, rows: EncodedRows, first: int, end: int) -> NDArray[np.float32]:
-    """The rows from the first to the end, and as many of the last again as are missing."""
-    index = np.minimum(np.arange(first, first + _filled(end - first)), end - 1)
+def _run(forward: Forward, rows: EncodedRows, index: NDArray[np.int64]) -> list[Tensor]:
+    """Some rows, with as many of the last one again as are missing."""
+    missing = _filled(len(index)) - len(index)
+    filled = np.concatenate([index, np.full(missing, index[-1])])
     with torch.inference_mode():
-        found: NDArray[np.float32] = forward(rows.take(index).to_batch()).float().numpy()
-    return found[: end - first]
+        return [found[: len(index)] for found in forward(rows.take(filled).to_batch())]
 
 
 def _filled(num_rows: int) -> int:

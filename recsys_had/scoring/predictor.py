@@ -1,16 +1,19 @@
 """BatchPredictor: raw rows in, scores out, in input order, with the run's own encoder."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 
-from recsys_had.batch import EncodedRows
+from recsys_had.batch import Batch, EncodedRows
 from recsys_had.calibration import ToScores, log_kept_share, parse_calibrator
 from recsys_had.calibration.calibrator import Segments
 from recsys_had.data.encode import Encoder
@@ -32,6 +35,15 @@ Logits = NDArray[np.float32]
 Scores = NDArray[np.float32]
 
 BATCH_SIZE = 4096
+
+
+class Watcher(Protocol):
+    """Is shown rows while they are scored."""
+
+    needs_terms: bool
+
+    def __call__(self, rows: EncodedRows, logit: Logits, terms: Sequence[torch.Tensor]) -> None:
+        """Takes a batch: its rows, their logits and, where it needs them, the logits' terms."""
 
 
 @dataclass(frozen=True)
@@ -150,13 +162,30 @@ class BatchPredictor:
             calibrate=calibrate,
         )
 
-    def logits(self, rows: EncodedRows) -> Logits:
+    def logits(self, rows: EncodedRows, *, watchers: Sequence[Watcher] = ()) -> Logits:
         """What the model says of encoded rows, ``(B,)`` float32.
 
         To the bit the same for a row whatever other rows it comes with; see
         :mod:`recsys_had.scoring.lanes`.
+
+        Args:
+            rows: the rows.
+            watchers: shown each batch, in order.
         """
-        return self._lanes.run(self.model, rows, batch_size=self.batch_size)
+        with_terms = any(watcher.needs_terms for watcher in watchers)
+
+        def forward(batch: Batch) -> list[torch.Tensor]:
+            if with_terms:
+                logit, terms = self.model.with_terms(batch)
+                return [logit, *terms]
+            return [self.model(batch)]
+
+        found = [np.empty(0, np.float32)]
+        for index, (logit, *terms) in self._lanes.run(forward, rows, batch_size=self.batch_size):
+            found.append(logit.numpy())
+            for watcher in watchers:
+                watcher(rows.take(index), found[-1], terms)
+        return np.concatenate(found)
 
     @property
     def loading(self) -> Loading:
@@ -168,9 +197,9 @@ class BatchPredictor:
             self.calibrated,
         )
 
-    def score_rows(self, rows: EncodedRows) -> Scores:
+    def score_rows(self, rows: EncodedRows, *, watchers: Sequence[Watcher] = ()) -> Scores:
         """Scores encoded rows: the probability of a click, ``(B,)`` float32."""
-        return self.to_scores(self.logits(rows), self.segments(rows))
+        return self.to_scores(self.logits(rows, watchers=watchers), self.segments(rows))
 
     def to_scores(self, logits: Logits, segments: Segments | None = None) -> Scores:
         """Probabilities of a click, of logits: the one place where they are made.
@@ -275,6 +304,18 @@ class BatchPredictor:
             SchemaError: the data was made with another card.
             DataError: it was encoded with another vocabulary, or has no such split.
         """
+        self.require(data)
+        if not data.rows(split):
+            known = [name for name in ("train", "valid", "test") if data.rows(name)]
+            raise DataError(f"{data.path}: has no row in split '{split}'.{nearest(split, known)}")
+
+    def require(self, data: DataFolder) -> None:
+        """Refuses encoded rows whose ids are not the run's.
+
+        Raises:
+            SchemaError: the data was made with another card.
+            DataError: it was encoded with another vocabulary.
+        """
         if data.card.digest != self.run.card.digest:
             raise SchemaError(
                 f"{data.path}: was made with another card than {self.run.path}. "
@@ -286,9 +327,6 @@ class BatchPredictor:
                 "trained with, so its ids mean other values. Score the raw rows with "
                 "`recsys-had predict`."
             )
-        if not data.rows(split):
-            known = [name for name in ("train", "valid", "test") if data.rows(name)]
-            raise DataError(f"{data.path}: has no row in split '{split}'.{nearest(split, known)}")
 
     def _require_segment(self, name: str) -> None:
         if name not in self._layout.fields:

@@ -1,7 +1,7 @@
 """A block of raw rows as the model reads it, the wrong rows told or rejected."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -24,14 +24,19 @@ class ReadRows:
     Args:
         rows: as the model reads them; ``row_id`` counts through all inputs.
         kept: the raw columns that are copied beside the scores.
-        unseen: per field, values that training never saw.
         rejects: the rows that were left out; see :class:`recsys_had.data.read_block.ReadBlock`.
     """
 
     rows: EncodedRows
     kept: dict[str, pa.Array]
-    unseen: dict[str, int]
     rejects: pa.Table
+
+    @property
+    def unseen(self) -> dict[str, int]:
+        """Per field, values that training never saw."""
+        assert self.rows.unseen is not None, "raw values were looked at"
+        counts = self.rows.unseen.sum(axis=0, dtype=np.int64).tolist()
+        return dict(zip(self.rows.layout.fields, counts, strict=True))
 
 
 def read_rows(
@@ -62,11 +67,9 @@ def read_rows(
         )
         frame, places, rejects = sifted.frame, sifted.kept, sifted.rejects
         values = encoder.prepare(frame)
-    encoded = encoder.encode_values(values)
     return ReadRows(
-        _numbered(encoded, encoder, block.first_row_id + places),
+        _encoded(values, encoder, block.first_row_id + places),
         {name: frame[name].to_arrow() for name in keep},
-        encoder.unseen(values, encoded),
         with_row_ids(rejects, block),
     )
 
@@ -77,12 +80,12 @@ def read_frame(frame: pl.DataFrame, encoder: Encoder) -> ReadRows:
     Raises:
         DataError: a column is missing, or one line per value that is not what its column asks.
     """
-    values = encoder.prepare(frame)
+    rows = _encoded(encoder.prepare(frame), encoder, np.arange(len(frame)))
+    return ReadRows(rows, {}, REJECTS.empty_table())
+
+
+def _encoded(values: pa.RecordBatch, encoder: Encoder, row_id: NDArray[np.int64]) -> EncodedRows:
     encoded = encoder.encode_values(values)
-    rows = _numbered(encoded, encoder, np.arange(len(frame)))
-    return ReadRows(rows, {}, encoder.unseen(values, encoded), REJECTS.empty_table())
-
-
-def _numbered(encoded: pa.Table, encoder: Encoder, row_id: NDArray[np.int64]) -> EncodedRows:
+    unseen = encoder.unseen_by_row(values, encoded)
     numbered = encoded.append_column("row_id", pa.array(row_id))
-    return rows_from_table(numbered, layout_of(encoder.card))
+    return replace(rows_from_table(numbered, layout_of(encoder.card)), unseen=unseen)

@@ -38,6 +38,7 @@ from recsys_had.training.evaluation import Answers, Metrics, Scored, answers, me
 from recsys_had.training.interrupt import Interruption, stop
 from recsys_had.training.lookahead import Lookahead
 from recsys_had.training.losses import require_students, row_losses
+from recsys_had.training.novelty import require_novelty
 from recsys_had.training.optimizers import Optimizers
 from recsys_had.training.pieces import gather_state
 from recsys_had.training.preflight import (
@@ -133,6 +134,7 @@ class Trainer:
         require_students(
             self._config.loss, num_heads=graph.num_heads, has_dropout=graph.has_dropout
         )
+        require_novelty(graph, self._config, data.card)
         set_pace(graph, self._config, device)
         self._codecs = half_codecs(self._config)
         self.sharded = shard(self.model, self._config, device=device, codecs=self._codecs)

@@ -20,6 +20,7 @@ from recsys_had.tracking import NullTracker, Tracker, start_tracker
 from recsys_had.training.checkpoint import CHECKPOINT
 from recsys_had.training.distributed import from_rank_zero
 from recsys_had.training.loop import Trainer, TrainResult
+from recsys_had.training.novelty import add_novelty, novelty_method
 from recsys_had.training.pretrained import pretrained_digests
 
 
@@ -197,6 +198,9 @@ class TrainingSession:
             facts=facts,
             additions=({"calibrator": result.calibrator.to_text()} if result.calibrator else None),
         )
+        method = novelty_method(self._experiment.train, self._data.card)
+        if method is not None:
+            add_novelty(folder.stage, self._data, method)
         # Rows a second of the training steps alone; validation is not counted.
         rows_per_s = progress.train_rows / max(progress.train_seconds, 1e-9)
         tracker.log_metrics(
@@ -238,6 +242,7 @@ _MAY_CHANGE = (
     "keep_checkpoints",
     "timeout_s",
     "calibration",
+    "novelty",
 )
 
 

@@ -269,9 +269,9 @@ def test_a_killed_prediction_goes_on_and_ends_the_same(cli, job, tmp_path) -> No
     slowed = (
         "import time, pathlib, recsys_had.scoring as p\n"
         "before = p.BatchPredictor.score_rows\n"
-        "def slow(self, rows):\n"
+        "def slow(self, rows, **options):\n"
         "    time.sleep(0.05)\n"
-        "    return before(self, rows)\n"
+        "    return before(self, rows, **options)\n"
         "p.BatchPredictor.score_rows = slow\n"
         f"p.predict_files(p.BatchPredictor.load({str(job.run)!r}), "
         f"[{str(raw / '*.tsv')!r}], pathlib.Path({str(out)!r}))\n"
@@ -300,7 +300,7 @@ def test_a_killed_prediction_goes_on_and_ends_the_same(cli, job, tmp_path) -> No
 def test_an_interrupted_prediction_exits_130_and_keeps_its_work(
     cli, job, tmp_path, monkeypatch
 ) -> None:
-    def interrupt(self: BatchPredictor, rows: object) -> None:
+    def interrupt(self: BatchPredictor, rows: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -34,8 +34,10 @@ def test_the_report_holds_what_scripts_rely_on(job) -> None:
 
 
 def test_a_run_folder_holds_what_scoring_needs_and_nothing_unfinished(job) -> None:
+    run = RunFolder.open(job.run)
     names = {path.name for path in job.run.iterdir()}
     assert names == {
+        run.manifest["additions"]["novelty"],
         "experiment.yaml",
         "manifest.json",
         "encoder",
@@ -43,7 +45,6 @@ def test_a_run_folder_holds_what_scoring_needs_and_nothing_unfinished(job) -> No
         "metrics.json",
         "plots",
     }
-    run = RunFolder.open(job.run)
     assert run.card.digest == DataFolder.open(job.data).card.digest
     assert run.manifest["weights_digest"] == job.trained["weights_digest"]
 

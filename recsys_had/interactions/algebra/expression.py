@@ -111,7 +111,7 @@ class Expr:
 
     def __sub__(self, other: "Expr") -> "Expr":
         is_expr = isinstance(other, Expr)
-        return _combined(_Subtract(), self, other) if is_expr else NotImplemented
+        return _combined(Subtract(), self, other) if is_expr else NotImplemented
 
     def __neg__(self) -> "Expr":
         return _scaled(self, -1.0)
@@ -154,7 +154,7 @@ def add(*terms: Expr) -> Expr:
         raise ValueError("add: there must be a term; got none.")
     total = terms[0]
     for term in terms[1:]:
-        total = _combined(_Add(), total, term)
+        total = _combined(Add(), total, term)
     return total
 
 
@@ -177,7 +177,7 @@ def _combined(op: Op, first: Expr, second: Expr) -> Expr:
 
 
 def _scaled(x: Expr, factor: float) -> Expr:
-    return Expr(_Scale(factor), (x,), x.shape, x.degree, Flops(other=math.prod(x.shape)))
+    return Expr(Scale(factor), (x,), x.shape, x.degree, Flops(other=math.prod(x.shape)))
 
 
 def _broadcast(name: str, first: Expr, second: Expr) -> Shape:
@@ -197,23 +197,31 @@ class _Multiply(Op):
         return first * second
 
 
-class _Add(Op):
+class Add(Op):
+    """Adds two values."""
+
     kind = "add"
     tokenwise = True
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Adds."""
         return first + second
 
 
-class _Subtract(Op):
+class Subtract(Op):
+    """Takes the second value from the first."""
+
     kind = "subtract"
     tokenwise = True
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Subtracts."""
         return first - second
 
 
-class _Scale(Op):
+class Scale(Op):
+    """Multiplies by a number that is not learned."""
+
     tokenwise = True
 
     def __init__(self, factor: float) -> None:
@@ -221,6 +229,7 @@ class _Scale(Op):
         self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
+        """Multiplies."""
         return x * self.factor
 
 

@@ -16,6 +16,7 @@ class Program:
     Args:
         root: what is wanted.
         sources: what tensors will be given for, in that order.
+        beside: further values that :meth:`with_beside` gives; the root is made as without them.
 
     >>> import torch
     >>> from recsys_had.interactions.algebra import source
@@ -25,8 +26,14 @@ class Program:
              [9., 9.]]])
     """
 
-    def __init__(self, root: Expr, sources: Sequence[Expr]) -> None:
-        order = _in_order(root, through_shortcuts=True, until=sources)
+    def __init__(self, root: Expr, sources: Sequence[Expr], beside: Sequence[Expr] = ()) -> None:
+        order = list(
+            dict.fromkeys(
+                expr
+                for wanted in (root, *beside)
+                for expr in _in_order(wanted, through_shortcuts=True, until=sources)
+            )
+        )
         place = {expr: number for number, expr in enumerate([*sources, *order])}
         last_use: dict[int, int] = {}
         steps: list[tuple[Op, tuple[int, ...], int]] = []
@@ -38,6 +45,8 @@ class Program:
             last_use.update(dict.fromkeys(reads, len(steps)))
             steps.append((op, reads, place[expr]))
         self._root = place[_run(root, sources)]
+        self._beside = [place[_run(expr, sources)] for expr in beside]
+        kept = {self._root, *self._beside}
         self._num_slots = len(sources) + len(order)
         # Each value is dropped after its last use.
         self._steps = [
@@ -45,22 +54,26 @@ class Program:
                 op,
                 reads,
                 slot,
-                tuple({r for r in reads if last_use[r] == number and r != self._root}),
+                tuple({r for r in reads if last_use[r] == number and r not in kept}),
             )
             for number, (op, reads, slot) in enumerate(steps)
         ]
 
     def __call__(self, *sources: Tensor) -> Tensor:
         """Runs; the sources are ``(B, T, C)``."""
+        return self.with_beside(*sources)[0]
+
+    def with_beside(self, *sources: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Runs, and gives the further values too."""
         slots: list[Tensor | None] = [None] * self._num_slots
         slots[: len(sources)] = sources
         for op, reads, slot, dropped in self._steps:
             slots[slot] = op(*[slots[number] for number in reads])
             for number in dropped:
                 slots[number] = None
-        found = slots[self._root]
-        assert found is not None
-        return found
+        root, *beside = (slots[number] for number in (self._root, *self._beside))
+        assert root is not None
+        return root, [found for found in beside if found is not None]
 
 
 class Interaction(nn.Module):
