@@ -116,7 +116,7 @@ def joint_table(weights: Sequence[Tensor]) -> JointTable | None:
     sizes = [len(weight) for weight in weights]
     end = max(place + size for place, size in zip(firsts, sizes, strict=True))
     with torch.inference_mode(mode=False), torch.no_grad():
-        rows = first.detach().new_empty(0).set_(storage, begin, (end, width), (width, 1))
+        rows = first.detach().as_strided((end, width), (width, 1), begin)
         return JointTable(rows, torch.tensor(firsts).unsqueeze(1), torch.tensor(sizes))
 
 
