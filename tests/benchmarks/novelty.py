@@ -147,7 +147,7 @@ def compare(data: Path, out: Path, seeds: list[int]) -> str:
             frame = pl.read_csv(later_raw, separator="\t", has_header=False, infer_schema=False)
             raw = frame.rename(dict(zip(frame.columns, data.card.columns, strict=True)))
             shifts = {
-                "later": predictor.encode(raw),
+                "later": predictor.read_frame(raw).rows,
                 "shuffled MovieLens": shuffled(held_out, seed),
             }
         for name, method in fitted(predictor, data).items():

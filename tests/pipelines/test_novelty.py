@@ -54,7 +54,7 @@ def test_a_training_ends_with_the_default_method(job: Job, cli: Cli, tmp_path: P
     assert found.columns == ["row_id", "score", "novelty"]
     assert found["novelty"].dtype == pl.Float32 and found["novelty"].std() > 0.1
     manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
-    assert manifest["made_by"] == {"novelty": "likelihood"}
+    assert manifest["extras"] == [["novelty", "likelihood"]]
 
 
 @pytest.mark.parametrize("name", METHODS)
