@@ -251,11 +251,12 @@ def test_a_changed_file_is_refused(job: Job, cli: Cli, tmp_path: Path) -> None:
 
 
 def test_novelty_needs_no_second_pass(run: Path, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    predictor = BatchPredictor.load(run)
+    predictor = BatchPredictor.load(run, num_lanes=1)
     rows = training_rows(predictor, DataFolder.open(job.data), 300)
     calls = []
     embeddings = predictor.model.embeddings
-    embeddings.register_forward_hook(lambda *_: calls.append(1))
+    look_up = embeddings.look_up
+    monkeypatch.setattr(embeddings, "look_up", lambda batch: calls.append(1) or look_up(batch))
     column = NoveltyColumn(predictor, load_novelty(predictor, "costarr")[1], how="costarr").watch()
     predictor.score_rows(rows, watchers=[column])
     assert len(calls) == 1

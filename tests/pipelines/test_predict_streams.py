@@ -208,9 +208,9 @@ def test_a_stream_that_was_killed_goes_on_with_what_is_the_same(
     program = (
         "import time, pathlib, recsys_had.scoring as p\n"
         "before = p.BatchPredictor.score_rows\n"
-        "def slow(self, rows):\n"
+        "def slow(self, rows, **options):\n"
         "    time.sleep(0.05)\n"
-        "    return before(self, rows)\n"
+        "    return before(self, rows, **options)\n"
         "p.BatchPredictor.score_rows = slow\n"
         f"p.predict_files(p.BatchPredictor.load({str(job.run)!r}), ['-'], "
         f"pathlib.Path({str(out)!r}), block_bytes={BLOCK_BYTES})\n"
