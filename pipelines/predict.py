@@ -188,6 +188,7 @@ def predict(
         "oov": report.oov,
         "parts": len(report.parts),
         "peak_rss_bytes": report.peak_rss_bytes,
+        "digest": report.digest,
         "calibrated": predictor.calibrated,
     }
 

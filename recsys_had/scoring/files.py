@@ -1,5 +1,6 @@
 """Raw files to scores: parts of Parquet, whole or not there, and a manifest that lists them."""
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ class PredictReport:
             (missing ones not counted).
         parts: names of the files written, in row order.
         peak_rss_bytes: most memory the processes have held, added up.
+        digest: SHA-256 of the digests of all parts.
     """
 
     rows_read: int
@@ -44,6 +46,7 @@ class PredictReport:
     oov: dict[str, int]
     parts: list[str]
     peak_rss_bytes: int
+    digest: str
 
 
 def predict_files(
@@ -143,6 +146,7 @@ def predict_files(
             },
             parts=[part["name"] for part in done],
             peak_rss_bytes=peak_rss_bytes,
+            digest=hashlib.sha256("".join(part["sha256"] for part in done).encode()).hexdigest(),
         )
         manifest = {
             "kind": "scores",

@@ -182,7 +182,7 @@ def test_a_damaged_calibrator_is_refused(cli: Cli, run: Path, job: Job, tmp_path
 def test_a_prediction_is_not_gone_on_with_otherwise_calibrated(
     cli: Cli, run: Path, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(self: BatchPredictor, rows: object) -> None:
+    def interrupt(self: BatchPredictor, rows: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     calibrated(cli, run, job)

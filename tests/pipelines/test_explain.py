@@ -55,7 +55,7 @@ def test_all_of_them_and_the_rest_sum_to_the_logit(cli, job, few, tmp_path) -> N
     frame = [line.split("\t") for line in few.read_text().splitlines()]
     names = ["label", "age", "visits", "user", "item", "tags", "session"]
     raw = pl.DataFrame(frame, schema=names, orient="row")
-    effects = explainer.of_rows(predictor.read_frame(raw)).rows
+    effects = explainer.of_rows(predictor.read_frame(raw).rows)
     listed = [sum(e["effect"] for e in row) for row in found["explanation"].to_pylist()]
     score = found["score"].to_numpy()
     logit = np.log(score) - np.log1p(-score)
@@ -86,7 +86,7 @@ def test_a_scoring_is_not_resumed_with_other_explanations(
     def killed(*arguments, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("recsys_had.scoring.files._write_part", killed)
+    monkeypatch.setattr("recsys_had.scoring.parts.PartScorer.write", killed)
     given = ("predict", job.run, "--input", few, "--out", tmp_path / "s")
     assert cli(*given, "--explain", 3).code == 130
     monkeypatch.undo()
