@@ -66,7 +66,7 @@ def shards_of(data: DataFolder, split: str) -> list[AnyPath]:
 
 
 def pieces_of(
-    path: AnyPath, columns: Sequence[str], *, rows: int = _PIECE_ROWS
+    path: AnyPath, columns: Sequence[str], *, rows: int | None = None
 ) -> Iterator[pa.RecordBatch]:
     """Rows of one shard, so many at a time, with the columns named.
 
@@ -80,6 +80,6 @@ def pieces_of(
                 raise DataError(
                     f"{path}: column {missing[0]} is missing. Restore the file or ingest again."
                 )
-            yield from file.iter_batches(batch_size=rows, columns=list(columns))
+            yield from file.iter_batches(batch_size=rows or _PIECE_ROWS, columns=list(columns))
     except (OSError, pa.ArrowException) as cause:
         raise DataError(f"{path}: cannot be read: {cause}.") from cause

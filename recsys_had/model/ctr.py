@@ -150,17 +150,9 @@ class CTRModel(nn.Module):
         self, dense: Tensor, looked_up: Mapping[str, Tensor], vectors: Mapping[str, Tensor]
     ) -> Tensor:
         """Computes the logit of rows that were looked up (``embeddings.look_up``), ``(B,)``."""
-        logit: Tensor = self.graph(self._sources(dense, looked_up, vectors))
+        embedded = self.embeddings.embed(dense, looked_up)
+        logit: Tensor = self.graph(_sources(embedded, dense, vectors))
         return logit
-
-    def _sources(
-        self, dense: Tensor, looked_up: Mapping[str, Tensor], vectors: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """What the graph reads."""
-        sources = {**self.embeddings.embed(dense, looked_up), **vectors}
-        if dense.shape[1]:
-            sources = {**sources, "dense": dense}
-        return sources
 
     def sources(self, batch: Batch) -> dict[str, Tensor]:
         """What the graph reads of a batch.
@@ -168,7 +160,7 @@ class CTRModel(nn.Module):
         Sets of tables ``(B, F, width)``, content vectors ``(B, size)`` and ``dense``
         ``(B, num_dense)``, by name.
         """
-        return self._sources(batch.dense, self.embeddings.look_up(batch), batch.vectors)
+        return _sources(self.embeddings(batch), batch.dense, batch.vectors)
 
     def with_terms(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
         """The logit of every row and the terms it is the sum of; see the graph's own."""
@@ -236,6 +228,14 @@ class CTRModel(nn.Module):
                     target = target[:, : self.table_width(name)]
                 target.copy_(source)
         self.load_state_dict(taken, strict=False, assign=True)
+
+
+def _sources(
+    embedded: Mapping[str, Tensor], dense: Tensor, vectors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """What a graph reads."""
+    sources = {**embedded, **vectors}
+    return {**sources, "dense": dense} if dense.shape[1] else sources
 
 
 def _places(
