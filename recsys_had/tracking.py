@@ -459,8 +459,6 @@ def _as_active(uri: str, run_id: str) -> Iterator[None]:
     """Makes a run MLflow's active one for a while, as logging a model needs."""
     import mlflow
 
-    before, variable = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_TRACKING_URI")
-
     before, given = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     try:
@@ -468,10 +466,6 @@ def _as_active(uri: str, run_id: str) -> Iterator[None]:
             yield
     finally:
         mlflow.set_tracking_uri(before)
-        # It sets the variable too, and this process's next run would go to that store.
-        if variable is None:
-            os.environ.pop("MLFLOW_TRACKING_URI", None)
-
         # It sets the variable too, by which a later training would take the store for a given one.
         os.environ.pop("MLFLOW_TRACKING_URI", None)
         if given is not None:

@@ -286,6 +286,8 @@ def test_mlflow_has_the_figures_and_a_calibrated_model(
     assert found.data.metrics["calibration_ece_after"] == told["after"]["ece"]
     plots = client.list_artifacts(trained["mlflow_run_id"], "plots")
     assert "plots/reliability.png" in [each.path for each in plots]
+    # Of MLflow's own setting the variable would be left to the tests that follow.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", trained["mlflow_uri"])
     mlflow.set_tracking_uri(trained["mlflow_uri"])
     model = mlflow.pyfunc.load_model(f"runs:/{trained['mlflow_run_id']}/model")
     frame = frame_of(job)[:200].drop(columns=["label", "session"])
