@@ -200,7 +200,7 @@ class TrainingSession:
         )
         method = novelty_method(self._experiment.train, self._data.card)
         # Rows that no card encoded, a library's own, have nothing to be told by.
-        if method is not None and (folder.stage / "encoder" / "card.json").is_file():
+        if method is not None and (folder.stage / "encoder" / "dense.json").is_file():
             add_novelty(folder.stage, self._data, method)
         # Rows a second of the training steps alone; validation is not counted.
         rows_per_s = progress.train_rows / max(progress.train_seconds, 1e-9)
