@@ -168,10 +168,11 @@ def test_frappe_under_torchrun_equals_one_process(cli, frappe: Path) -> None:
         assert two["steps"] == one["steps"]
         assert two["valid"]["logloss"] == pytest.approx(one["valid"]["logloss"], abs=1e-4)
         assert two["valid"]["rows"] == 57_722
-        # A run of two ranks scores in one process.
+        # A run of two ranks scores in one process, in torch's own sums rather than FBGEMM's: scores
+        # differ in their last bit, so a pair of rows in a hundred million may change places.
         words = ("evaluate", frappe / sharding, "--data", frappe / "data", "--split", "valid")
         expected = {**two["valid"], "calibrated": False}
-        assert cli(*words, "--json").json == pytest.approx(expected, abs=1e-9)
+        assert cli(*words, "--json").json == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_users_mistake_under_torchrun_is_told_once(frappe: Path) -> None:
