@@ -80,14 +80,10 @@ def calibrate(
     tracking: bool = True,
 ) -> dict[str, Any]:
     """What ``--json`` prints."""
-    from recsys_had.versions import check_trio
-
-    check_trio()
-
     from recsys_had.data.folder import DataFolder
     from recsys_had.scoring import BatchPredictor
     from recsys_had.scoring.calibrating import calibrate_run
-    from recsys_had.tracking import record_calibration
+    from recsys_had.tracking import record_later
 
     predictor = BatchPredictor.load(run, calibrate=False)
     done = calibrate_run(
@@ -99,13 +95,13 @@ def calibrate(
         min_segment_rows=min_segment_rows,
         plot=plot,
     )
-    recorded = record_calibration(
+    recorded = record_later(
         done.run.path,
         done.run.card,
-        enabled=tracking,
-        run_id=done.run.manifest.get("mlflow_run_id"),
+        done.run.manifest.get("mlflow_run_id") if tracking else None,
         metrics=done.metrics,
-        plot=plot,
+        picture=plot,
+        logs_model=True,
     )
     return {**done.content, "plot": None if plot is None else str(plot), **recorded}
 

@@ -50,10 +50,6 @@ def interactions(
     keep_mean: bool = False,
 ) -> dict[str, Any]:
     """What ``--json`` prints: all pairs and all fields, the strongest first."""
-    from recsys_had.versions import check_trio
-
-    check_trio()
-
     import numpy as np
 
     from recsys_had.data.folder import DataFolder
@@ -61,7 +57,7 @@ def interactions(
     from recsys_had.explanation import Explainer, look_at_split, strength_of
     from recsys_had.explanation.of_run import MEAN_ROW
     from recsys_had.scoring import BatchPredictor
-    from recsys_had.tracking import record_picture
+    from recsys_had.tracking import record_later
 
     if out is not None and out.suffix != ".png":
         raise DataError(f"{out}: must end in .png.")
@@ -81,15 +77,22 @@ def interactions(
         "pairs": [_entry(pair) for pair in pairs],
         "fields": [_entry(field) for field in fields],
         "picture": None if out is None else str(out),
-        "mlflow_uri": None,
+        **dict.fromkeys(("mlflow_run_id", "mlflow_uri", "mlflow_error")),
     }
     if out is not None:
         _draw(content, list(explainer.parts.names), out)
-        run_id = predictor.run.manifest.get("mlflow_run_id")
-        content["mlflow_uri"] = record_picture(run, run_id, out)
     if keep_mean:
         predictor.run.add(MEAN_ROW, baseline.to_json())
-    return content
+    if out is None and not keep_mean:
+        return content
+    recorded = record_later(
+        predictor.run.path,
+        predictor.run.card,
+        predictor.run.manifest.get("mlflow_run_id"),
+        picture=out,
+        logs_model=keep_mean,
+    )
+    return {**content, **recorded}
 
 
 def _entry(strength: Any) -> dict[str, Any]:

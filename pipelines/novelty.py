@@ -33,22 +33,23 @@ def command(run: Path, data: "AnyPath", method: str) -> Result:
 
 def novelty(run: Path, *, data: "AnyPath", method: str = "likelihood") -> dict[str, Any]:
     """What ``--json`` prints."""
-    from recsys_had.versions import check_trio
-
-    check_trio()
-
     import json
 
     from recsys_had.data.folder import DataFolder
     from recsys_had.scoring import BatchPredictor, fit_novelty
     from recsys_had.scoring.novelty import ADDITION
+    from recsys_had.tracking import record_later
 
     predictor = BatchPredictor.load(run)
     text = fit_novelty(predictor, DataFolder.open(data), method)
     added = predictor.run.add(ADDITION, text)
+    recorded = record_later(
+        added.path, added.card, added.manifest.get("mlflow_run_id"), logs_model=True
+    )
     return {
         "method": method,
         "rows": json.loads(text)["methods"][method]["rows"],
         "bytes": len(text),
         "run_digest": added.manifest["digest"],
+        **recorded,
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from recsys_had.pipelines._column_options import column_options
 from recsys_had.pipelines._command import (
     Result,
     is_first_rank,
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from recsys_had.storage import AnyPath
-
-
-# What --novelty means where no method is named.
-LAST = "last"
 
 
 @recsys_had_command("predict")
@@ -60,29 +57,7 @@ LAST = "last"
     type=click.Choice(["stop", "reject"]),
     help="What a row does that is not as the card says; rejects go to rejects.parquet.",
 )
-@click.option(
-    "--explain",
-    type=click.IntRange(min=1),
-    metavar="K",
-    help="Also write the K fields and pairs of fields that moved each score most.",
-)
-@click.option(
-    "--baseline",
-    default="mean",
-    show_default=True,
-    type=click.Choice(["mean", "unseen"]),
-    help="What --explain compares a row with: the mean of the training rows, or a row of values "
-    "that were never seen.",
-)
-@click.option(
-    "--novelty",
-    is_flag=False,
-    flag_value=LAST,
-    default=None,
-    metavar="[METHOD]",
-    help="Add a column novelty: how unlike the training rows each row is, higher is more unlike. "
-    "By the method the run was given last, or by METHOD.",
-)
+@column_options
 @click.option("--no-calibration", is_flag=True, help="Leave the run's calibrator out.")
 @click.option("--resume", is_flag=True, help="Go on after a kill.")
 @click.option("--overwrite", is_flag=True, help="Replace what OUT holds.")
@@ -150,15 +125,10 @@ def predict(
     """What ``--json`` prints."""
     from tqdm import tqdm
 
-    from recsys_had.explanation import MakeExplanation
-    from recsys_had.scoring import BatchPredictor, MakeColumns, MakeNovelty, predict_files
+    from recsys_had.extra_columns import extra_columns
+    from recsys_had.scoring import BatchPredictor, predict_files
 
     predictor = BatchPredictor.load(run, batch_size=batch_size, calibrate=calibrate)
-    extras: list[MakeColumns] = []
-    if novelty is not None:
-        extras.append(MakeNovelty(None if novelty == LAST else novelty))
-    if explain is not None:
-        extras.append(MakeExplanation(explain, baseline))
     begin = time.perf_counter()
     with tqdm(
         desc="predict",
@@ -171,7 +141,7 @@ def predict(
             inputs,
             out,
             keep=keep,
-            extras=extras,
+            extras=extra_columns(explain=explain, baseline=baseline, novelty=novelty),
             engine=engine,
             num_workers=workers,
             on_error=on_error,

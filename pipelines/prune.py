@@ -70,10 +70,6 @@ def prune(
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """What ``--json`` prints."""
-    from recsys_had.versions import check_trio
-
-    check_trio()
-
     from recsys_had.data.folder import DataFolder
     from recsys_had.errors import ConfigError
     from recsys_had.explanation import Explainer, look_at_split, strength_of

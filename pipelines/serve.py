@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import click
+from recsys_had.pipelines._column_options import column_options
 from recsys_had.pipelines._command import Result, local_path, recsys_had_command
 
 
@@ -48,6 +49,7 @@ from recsys_had.pipelines._command import Result, local_path, recsys_had_command
     help="Seconds until a body must have arrived.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Cores that score; all of them else.")
+@column_options
 def command(
     run: Path,
     host: str,
@@ -58,6 +60,9 @@ def command(
     max_open: int,
     body_timeout_s: float,
     threads: int | None,
+    explain: int | None,
+    baseline: str,
+    novelty: str | None,
 ) -> Result:
     """Score raw rows over HTTP with RUN: POST /score; GET /health, /metrics and /schema.
 
@@ -75,6 +80,9 @@ def command(
         max_open=max_open,
         body_timeout_s=body_timeout_s,
         threads=threads,
+        explain=explain,
+        baseline=baseline,
+        novelty=novelty,
         as_json=as_json,
     )
     raise SystemExit(0)
@@ -91,7 +99,10 @@ def serve(
     max_open: int,
     body_timeout_s: float,
     threads: int | None,
-    as_json: bool,
+    explain: int | None = None,
+    baseline: str = "mean",
+    novelty: str | None = None,
+    as_json: bool = False,
 ) -> None:
     """Serves until a signal; prints where as soon as requests are answered."""
     from recsys_had.errors import ConfigError
@@ -105,13 +116,16 @@ def serve(
         raise ConfigError(
             f"serve: {cause.name} is not installed. Run `pip install 'recsys_had[serve]'`."
         ) from cause
+    from recsys_had.extra_columns import extra_columns
     from recsys_had.scoring import BatchPredictor
     from recsys_had.serving.scorer import Limits, Scorer
 
+    asked = extra_columns(explain=explain, baseline=baseline, novelty=novelty)
     with bind(host, port) as listener:
         predictor = BatchPredictor.load(run, batch_size=batch_size, num_lanes=threads)
         scorer = Scorer(
             predictor,
+            extras=[make(predictor) for make in asked],
             limits=Limits(
                 max_body_bytes=max_body_bytes,
                 max_rows=max_rows,

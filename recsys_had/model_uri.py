@@ -5,7 +5,6 @@
 models takes part: what is found is a run folder, and is checked as any other.
 """
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import yaml
 
 from recsys_had.errors import CheckpointError
 from recsys_had.suggest import nearest
-from recsys_had.tracking import download_logged, mlflow_reason, store_client
+from recsys_had.tracking import download_logged, given_store, mlflow_reason, store_client
 
 _SCHEMES = ("models:/", "runs:/")
 
@@ -47,7 +46,7 @@ def local_run(run: Path | str) -> Path:
     uri = str(run)
     if not is_model_uri(uri):
         return Path(run)
-    store = os.environ.get("MLFLOW_TRACKING_URI")
+    store = given_store()
     if not store:
         raise CheckpointError(
             f"{uri}: is a model in MLflow, and MLFLOW_TRACKING_URI names no store. Set it, for "

@@ -1,8 +1,8 @@
 """Scoring: a finished run, raw rows in, scores out."""
 
+from recsys_had.scoring.columns import MakeColumns, RowColumns, score_columns, score_table
 from recsys_had.scoring.files import PredictReport, predict_files
 from recsys_had.scoring.novelty import MakeNovelty, NoveltyColumn, fit_novelty, load_novelty
-from recsys_had.scoring.parts import MakeColumns, RowColumns, WatchingColumns
 from recsys_had.scoring.predictor import BatchPredictor
 
 __all__ = [
@@ -12,8 +12,9 @@ __all__ = [
     "NoveltyColumn",
     "PredictReport",
     "RowColumns",
-    "WatchingColumns",
     "fit_novelty",
     "load_novelty",
     "predict_files",
+    "score_columns",
+    "score_table",
 ]

@@ -16,7 +16,8 @@ from recsys_had.engines.local import open_engine
 from recsys_had.errors import DataError, WorkerLostError
 from recsys_had.output import OutputFolder
 from recsys_had.schema import DatasetCard
-from recsys_had.scoring.parts import Entry, MakeColumns, PartScorer, rejects_path
+from recsys_had.scoring.columns import MakeColumns
+from recsys_had.scoring.parts import Entry, PartScorer, rejects_path
 from recsys_had.scoring.pipeline import pipelined
 from recsys_had.scoring.predictor import BatchPredictor
 from recsys_had.storage import AnyPath
@@ -102,7 +103,7 @@ def predict_files(
         "inputs": source.fingerprint,
         "keep": list(keep),
         # What else decides a column, where it says so: how many it lists, for example.
-        "extras": [getattr(extra, "made_with", list(extra.names)) for extra in made],
+        "extras": [extra.made_with for extra in made],
         "on_error": on_error,
         "block_bytes": block_bytes,
         "calibrated": predictor.calibrated,

@@ -142,15 +142,15 @@ class NoveltyColumn:
     def __init__(self, predictor: BatchPredictor, method: Method, *, how: str) -> None:
         self._predictor = predictor
         self._method = method
-        self.made_with = ["novelty", how]
+        self.made_with: list[object] = ["novelty", how]
 
-    def watch(self) -> "NoveltyOfRows":
-        """Begins with some rows."""
+    def watch(self, rows: EncodedRows) -> "NoveltyOfRows":
+        """Begins with some rows, which are shown as they are scored."""
         return NoveltyOfRows(self._method)
 
     def of(self, rows: EncodedRows) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         """The novelty of rows that are not being scored, ``(B,)``."""
-        watcher = self.watch()
+        watcher = self.watch(rows)
         self._predictor.logits(rows, watchers=[watcher])
         return watcher.values()
 

@@ -5,52 +5,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys_had.batch import EncodedRows
 from recsys_had.data.raw import RawBlock
-from recsys_had.scoring.predictor import BatchPredictor, Watcher
+from recsys_had.scoring.columns import MakeColumns, RowColumns, score_columns
+from recsys_had.scoring.predictor import BatchPredictor
 from recsys_had.scoring.reading import ReadRows, read_rows
 from recsys_had.whole_files import file_digest, unfinished, write_whole
 
 _ROW_GROUP_ROWS = 1 << 16
-
-
-class RowColumns(Protocol):
-    """Makes further columns beside the score of each row."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What the columns are called."""
-
-    def __call__(self, rows: EncodedRows) -> dict[str, pa.Array]:
-        """The columns of some rows, by name, each as long as they are."""
-
-
-class Column(Watcher, Protocol):
-    """Makes further columns of some rows while they are scored."""
-
-    def columns(self) -> dict[str, pa.Array]:
-        """The columns of the rows that were shown, by name."""
-
-
-@runtime_checkable
-class WatchingColumns(Protocol):
-    """Makes further columns beside the score of what the model computes for it anyway."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What the columns are called."""
-
-    def watch(self) -> Column:
-        """Begins with some rows; what others are doing at the same time is apart from it."""
-
-
-# Makes them for a predictor; a plain value that can be hashed, and sent to another process.
-MakeColumns = Callable[[BatchPredictor], RowColumns | WatchingColumns]
 
 
 @dataclass(frozen=True)
@@ -114,13 +80,7 @@ class PartScorer:
         predictor, rows = self.load(), read.found.rows
         columns: dict[str, Any] = {"row_id": pa.array(rows.row_id), **read.found.kept}
         extras = [_made(make, predictor) for make in self.extras]
-        watching = [extra.watch() for extra in extras if isinstance(extra, WatchingColumns)]
-        columns["score"] = pa.array(predictor.score_rows(rows, watchers=watching))
-        for extra in extras:
-            if not isinstance(extra, WatchingColumns):
-                columns |= extra(rows)
-        for column in watching:
-            columns |= column.columns()
+        columns |= score_columns(predictor, rows, extras)
         return _Scored(read, columns)
 
     def write(self, scored: Entry | _Scored) -> Entry:
@@ -148,7 +108,7 @@ class PartScorer:
 
 
 @lru_cache(maxsize=8)
-def _made(make: MakeColumns, predictor: BatchPredictor) -> RowColumns | WatchingColumns:
+def _made(make: MakeColumns, predictor: BatchPredictor) -> RowColumns:
     """Made once a process."""
     return make(predictor)
 

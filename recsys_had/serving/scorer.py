@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys_had.errors import DataError
-from recsys_had.scoring import BatchPredictor
+from recsys_had.scoring import BatchPredictor, RowColumns, score_columns
 from recsys_had.serving.answers import ARROW, arrow_of, json_of
 from recsys_had.serving.arrow_body import frame_of_arrow
 from recsys_had.serving.json_body import frame_of_json
@@ -61,11 +61,15 @@ class Scorer:
     Args:
         predictor: what scores.
         limits: what a request may take.
+        extras: make further columns beside the score.
     """
 
-    def __init__(self, predictor: BatchPredictor, *, limits: Limits) -> None:
+    def __init__(
+        self, predictor: BatchPredictor, *, limits: Limits, extras: Sequence[RowColumns] = ()
+    ) -> None:
         self.predictor = predictor
         self.limits = limits
+        self._extras = extras
         self.open_requests = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
 
@@ -133,10 +137,10 @@ class Scorer:
         else:
             frame = frame_of_json(body, card, max_rows=limits.max_rows)
         read = predictor.read_frame(frame)
-        scores = predictor.score_rows(read.rows)
+        columns = score_columns(predictor, read.rows, self._extras)
         return Scored(
-            body=arrow_of(scores) if wanted == ARROW else json_of(scores),
-            rows=len(scores),
+            body=arrow_of(columns) if wanted == ARROW else json_of(columns),
+            rows=len(read.rows),
             unseen={**read.unseen, **predictor.without_row(read.rows)},
-            not_a_number=int(np.isnan(scores).sum()),
+            not_a_number=int(np.isnan(columns["score"].to_numpy()).sum()),
         )

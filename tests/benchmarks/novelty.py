@@ -182,10 +182,11 @@ class Timed:
 
     Args:
         column: the column.
+        rows: what is to be scored.
     """
 
-    def __init__(self, column: NoveltyColumn) -> None:
-        self._watcher = column.watch()
+    def __init__(self, column: NoveltyColumn, rows: EncodedRows) -> None:
+        self._watcher = column.watch(rows)
         self.needs_terms = self._watcher.needs_terms
         self.seconds = 0.0
 
@@ -212,7 +213,7 @@ def overhead(run: Path, data: Path, names: list[str], rounds: int, batch_size: i
     own: dict[str, list[float]] = {name: [] for name in columns}
     for number in range(rounds + 1):
         for name in seconds:
-            watchers = [Timed(columns[name])] if name else []
+            watchers = [Timed(columns[name], rows)] if name else []
             begin = time.process_time()
             predictor.score_rows(rows, watchers=watchers)
             if number:

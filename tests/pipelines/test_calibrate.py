@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from recsys_had.calibration import METHODS, Calibrator, fit_calibrator, parse_calibrator
 from recsys_had.calibration.maps import PlattMap
 from recsys_had.data.folder import DataFolder
-from recsys_had.errors import CheckpointError
+from recsys_had.errors import CheckpointError, ConfigError
 from recsys_had.run_folder import RunFolder
 from recsys_had.scoring import BatchPredictor
 from tests.pipelines.conftest import Job
@@ -277,12 +277,14 @@ def test_mlflow_has_the_figures_and_a_calibrated_model(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run = tmp_path / "runs" / "shop"
     trained = cli("train", job.experiment, "--data", job.data, "--out", run, "--json").json
+    client = MlflowClient(tracking_uri=trained["mlflow_uri"])
+    ended = client.get_run(trained["mlflow_run_id"]).info.end_time
     told = calibrated(cli, run, job, "--plot", tmp_path / "reliability.png")
     assert told["mlflow_run_id"] == trained["mlflow_run_id"]
     assert told["mlflow_error"] is None
-    client = MlflowClient(tracking_uri=trained["mlflow_uri"])
     found = client.get_run(trained["mlflow_run_id"])
-    assert found.info.status == "FINISHED"
+    # Still when its training ended.
+    assert (found.info.status, found.info.end_time) == ("FINISHED", ended)
     assert found.data.metrics["calibration_ece_after"] == told["after"]["ece"]
     plots = client.list_artifacts(trained["mlflow_run_id"], "plots")
     assert "plots/reliability.png" in [each.path for each in plots]
@@ -295,6 +297,12 @@ def test_mlflow_has_the_figures_and_a_calibrated_model(
     np.testing.assert_array_equal(model.predict(frame)["score"].to_numpy(), expected)
     plain = BatchPredictor.load(run, calibrate=False).score_frame(frame)
     assert not np.array_equal(plain, expected)
+    beside = model.predict(frame, params={"novelty": "last", "explain": 2})
+    assert list(beside) == ["score", "novelty", "explanation"]
+    assert list(beside.index) == list(frame.index)
+    assert [len(told) for told in beside["explanation"]] == [2] * 200
+    with pytest.raises(ConfigError, match=r"novelty method .likelyhood.: is unknown\. Did"):
+        model.predict(frame, params={"novelty": "likelyhood"})
 
 
 def test_a_store_that_is_gone_costs_nothing(
@@ -309,7 +317,7 @@ def test_a_store_that_is_gone_costs_nothing(
     (run / "manifest.json").write_text(json.dumps(manifest))
     logging.getLogger("recsys_had").propagate = True
     told = calibrated(cli, run, job)
-    assert told["mlflow_error"] == f"{run.resolve().parent / 'mlflow.db'} is not there."
+    assert told["mlflow_error"] == f"MLflow: {run.resolve().parent / 'mlflow.db'} is not there."
     assert not (run.parent / "mlflow.db").exists()
     assert BatchPredictor.load(run).calibrated
     told = calibrated(cli, run, job, "--no-tracking")

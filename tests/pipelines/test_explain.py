@@ -13,7 +13,7 @@ import pytest
 from recsys_had.data.folder import DataFolder
 from recsys_had.explanation import Explainer, explainer_of_run, look_at_split
 from recsys_had.scoring import BatchPredictor
-from recsys_had.tracking import MlflowTracker
+from recsys_had.tracking import store_client
 
 FIELDS = {"visits", "user", "item", "tags", "age"}
 
@@ -160,14 +160,8 @@ def test_a_picture_is_recorded_where_the_run_is(cli, job, tmp_path) -> None:
     words = ("--data", job.data, "--rows", 5, "--out", tmp_path / "pairs.png", "--json")
     shown = cli("interactions", runs / "two", *words)
     assert shown.json["mlflow_uri"] == done.json["mlflow_uri"], shown.err
-    tracker = MlflowTracker(
-        uri=shown.json["mlflow_uri"],
-        artifact_location=None,
-        experiment_name="shop",
-        run_name="",
-        resume_run_id=done.json["mlflow_run_id"],
-    )
-    stored = {entry.path for entry in tracker._client.list_artifacts(tracker._id, "plots")}
+    client = store_client(shown.json["mlflow_uri"])
+    stored = {entry.path for entry in client.list_artifacts(done.json["mlflow_run_id"], "plots")}
     assert "plots/pairs.png" in stored
 
 

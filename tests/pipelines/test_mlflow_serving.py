@@ -136,6 +136,14 @@ def test_mlflow_models_serve_answers_with_the_predictors_scores(
             pytest.fail(f"{[*body]}: {refused.read().decode()[-2000:]}")
         scores = np.array([row["score"] for row in predictions]).astype(np.float32)
         assert scores.view(np.uint32).tolist() == logged.bits, list(body)
+    asked = {"dataframe_records": records[:5], "params": {"explain": 1, "novelty": "last"}}
+    request = urllib.request.Request(
+        address, json.dumps(asked).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as answer:
+        for row in json.load(answer)["predictions"]:
+            [effect] = row["explanation"]
+            assert set(effect) == {"fields", "effect"} and isinstance(row["novelty"], float)
 
 
 def test_a_spark_udf_gives_the_predictors_scores(logged: Logged, tmp_path: Path) -> None:

@@ -257,7 +257,9 @@ def test_novelty_needs_no_second_pass(run: Path, job: Job, monkeypatch: pytest.M
     embeddings = predictor.model.embeddings
     look_up = embeddings.look_up
     monkeypatch.setattr(embeddings, "look_up", lambda batch: calls.append(1) or look_up(batch))
-    column = NoveltyColumn(predictor, load_novelty(predictor, "costarr")[1], how="costarr").watch()
+    column = NoveltyColumn(predictor, load_novelty(predictor, "costarr")[1], how="costarr").watch(
+        rows
+    )
     predictor.score_rows(rows, watchers=[column])
     assert len(calls) == 1
     assert len(column.values()) == len(rows)

@@ -16,6 +16,7 @@ import pytest
 from fastapi import FastAPI
 
 from recsys_had.data.folder import DataFolder
+from recsys_had.extra_columns import LAST, extra_columns
 from recsys_had.scoring import BatchPredictor
 from recsys_had.serving.app import make_app
 from recsys_had.serving.scorer import Limits, Scorer
@@ -79,6 +80,37 @@ def typed(raw: pl.DataFrame) -> pl.DataFrame:
     return raw.with_columns(
         pl.col("label", "age", "visits").cast(pl.Int64), pl.col("tags").str.split(",")
     )
+
+
+def test_the_columns_beside_the_score_are_those_of_predict(
+    cli, job, predictor, raw, tmp_path
+) -> None:
+    few = tmp_path / "few.tsv"
+    few.write_text("\n".join(job.raw.read_text().splitlines()[:50]) + "\n")
+    words = ("--input", few, "--out", tmp_path / "s", "--explain", 2, "--novelty")
+    assert cli("predict", job.run, *words).code == 0
+    [part] = (tmp_path / "s").glob("part-*.parquet")
+    expected = pq.read_table(part).drop_columns("row_id")
+    assert expected.column_names == ["score", "novelty", "explanation"]
+    extras = [make(predictor) for make in extra_columns(explain=2, novelty=LAST)]
+    scorer = Scorer(predictor, limits=Limits(), extras=extras)
+    app = make_app(scorer)
+    try:
+        answer = post(app, {"rows": raw.head(50).to_dicts()})
+        streamed = post(app, {"rows": raw.head(50).to_dicts()}, Accept=ARROW["Content-Type"])
+    finally:
+        scorer.close()
+    assert pa.ipc.open_stream(streamed.body).read_all().equals(expected)
+    assert [*answer.json] == ["scores", "novelty", "explanation"]
+    assert bits(answer.json["novelty"]) == bits(expected["novelty"].to_numpy())
+    shown = [
+        [(entry["fields"], np.float32(entry["effect"])) for entry in row]
+        for row in answer.json["explanation"]
+    ]
+    assert shown == [
+        [(entry["fields"], np.float32(entry["effect"])) for entry in row]
+        for row in expected["explanation"].to_pylist()
+    ]
 
 
 def test_scores_are_those_of_predict_evaluate_and_the_predictor_to_the_bit(
@@ -307,10 +339,10 @@ def test_health_is_answered_while_rows_are_scored_and_who_is_too_many_is_sent_aw
     go_on, begun = threading.Event(), threading.Event()
     score_rows = predictor.score_rows
 
-    def slow(rows: Any) -> Any:
+    def slow(rows: Any, **options: Any) -> Any:
         begun.set()
         assert go_on.wait(30)
-        return score_rows(rows)
+        return score_rows(rows, **options)
 
     monkeypatch.setattr(predictor, "score_rows", slow)
     body = json.dumps({"rows": [ROW]}).encode()
@@ -340,7 +372,7 @@ def test_health_is_answered_while_rows_are_scored_and_who_is_too_many_is_sent_aw
 def test_a_bug_is_told_in_the_log_and_not_to_the_client(
     app, predictor, monkeypatch, caplog, cause: BaseException
 ) -> None:
-    def broken(rows: Any) -> Any:
+    def broken(rows: Any, **options: Any) -> Any:
         raise cause
 
     with monkeypatch.context() as patch:
