@@ -24,41 +24,54 @@ def ours(raw: list[str], out: Path, *, card: str, workers: int, every_s: float =
     """``recsys-had ingest`` into a folder that is emptied before."""
     program = Path(sys.executable).with_name("recsys-had")
     words = [card, "--raw", *raw, "--out", str(out), "--workers", str(workers), "--json"]
-    return _job([program, "ingest", *words], out, every_s=every_s)
+    return job([program, "ingest", *words], out, every_s=every_s)
 
 
 def floor(rows: Path, data: Path) -> Job:
     """What cannot be avoided."""
-    return _job([sys.executable, "-P", HERE / "ingestion_floor.py", rows, data], None)
+    return job([sys.executable, "-P", HERE / "ingestion_floor.py", rows, data], None)
 
 
 def pandas(rows: Path, out: Path, *, texts: str) -> Job:
     """The same in chunked pandas, into a folder that is emptied before."""
-    return _job([sys.executable, "-P", HERE / "ingestion_pandas.py", rows, out, texts], out)
+    return job([sys.executable, "-P", HERE / "ingestion_pandas.py", rows, out, texts], out)
 
 
 def fuxictr(rows: Path, out: Path, *, venv: Path, every_s: float) -> Job:
-    """FuxiCTR's preprocessing into a folder that is emptied before; installed now, if need be."""
+    """FuxiCTR's preprocessing into a folder that is emptied before."""
+    python, environment = fuxictr_python(venv)
+    words: list[str | Path] = [python, "-P", HERE / "ingestion_fuxictr.py", rows, out]
+    return job(words, out, every_s=every_s, environment=environment)
+
+
+def fuxictr_python(venv: Path, *beside: str) -> tuple[Path, dict[str, str]]:
+    """A Python that has FuxiCTR, installed now if need be, and the environment it needs.
+
+    Args:
+        venv: where it is.
+        beside: what pip is to install with it.
+    """
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     python, whole = venv / "bin" / "python", venv / "installed"
-    if not whole.exists() or whole.read_text() != FUXICTR.read_text():
+    wanted = FUXICTR.read_text() + " ".join(beside)
+    if not whole.exists() or whole.read_text() != wanted:
         make = [sys.executable, "-m", "venv", "--clear", str(venv)]
-        install = [str(python), "-m", "pip", "install", "--quiet", "-r", str(FUXICTR)]
+        install = [str(python), "-m", "pip", "install", "--quiet", "-r", str(FUXICTR), *beside]
         for command in (make, install):
             subprocess.run(command, check=True, stdout=sys.stderr, env=environment)
-        whole.write_text(FUXICTR.read_text())
-    environment["RAY_USAGE_STATS_ENABLED"] = "0"
-    job: list[str | Path] = [python, "-P", HERE / "ingestion_fuxictr.py", rows, out]
-    return _job(job, out, every_s=every_s, environment=environment)
+        whole.write_text(wanted)
+    return python, {**environment, "RAY_USAGE_STATS_ENABLED": "0"}
 
 
-def _job(
+def job(
     command: Sequence[str | Path],
     out: Path | None,
     *,
     every_s: float = 0,
     environment: dict[str, str] | None = None,
 ) -> Job:
+    """A command that begins with an empty folder and prints JSON last."""
+
     def run() -> Found:
         if out is not None:
             shutil.rmtree(out, ignore_errors=True)
