@@ -1,7 +1,8 @@
 """Duplicate row ids: counted exactly, in memory that does not grow with the rows.
 
-Each block leaves a file of its ids' hashes in their order. The files are then gone through
-together, one range of hashes at a time, so that every pass holds a bounded number of them.
+Each block leaves a file of its ids' hashes in their order: of one id its first rows, and the number
+of the others. The files are then gone through together, one range of hashes at a time, so that
+every pass holds a bounded number of them, were all rows of the same id.
 
 Two ids are the same where their 128 bits of XXH3 are. Among n rows of different ids, the chance
 that any two are taken for the same is below n^2 / 2^129: for ten billion rows 2e-19.
@@ -17,8 +18,12 @@ import polars as pl
 import xxhash
 from numpy.typing import NDArray
 
-# What a block's file holds, in the order of the hashes.
-_ENTRY = np.dtype([("upper", "<u8"), ("lower", "<u8"), ("row", "<i8"), ("line", "<i8")])
+# What a block's file holds, in the order of the hashes; ``more`` rows of the id follow in the block.
+_ENTRY = np.dtype(
+    [("upper", "<u8"), ("lower", "<u8"), ("row", "<i8"), ("line", "<i8"), ("more", "<i8")]
+)
+# Rows of one id that a block names; the others it counts.
+_NAMED = 8
 # An entry, its place in the order of a range, and what sorting takes.
 _BYTES_PER_ENTRY = 3 * _ENTRY.itemsize
 MEMORY_BYTES = 256 << 20
@@ -31,12 +36,12 @@ class IdFile:
     Args:
         path: where they lie.
         file: the raw file the block is of.
-        num_rows: rows that have an id.
+        num_entries: rows that are named there.
     """
 
     path: Path
     file: str
-    num_rows: int
+    num_entries: int
 
 
 @dataclass(frozen=True)
@@ -86,9 +91,20 @@ def write_ids(
     hashes = np.frombuffer(b"".join(map(xxhash.xxh3_128_digest, texts)), ">u8").reshape(-1, 2)
     entries = np.empty(len(texts), _ENTRY)
     entries["upper"], entries["lower"] = hashes[:, 0], hashes[:, 1]
-    entries["row"], entries["line"] = row_ids[there], lines[there]
-    np.save(path, entries[np.argsort(entries["upper"], kind="stable")])
-    return IdFile(path, file, len(texts))
+    entries["row"], entries["line"], entries["more"] = row_ids[there], lines[there], 0
+    entries = _named(entries[np.lexsort((entries["row"], entries["lower"], entries["upper"]))])
+    np.save(path, entries)
+    return IdFile(path, file, len(entries))
+
+
+def _named(entries: NDArray[np.void]) -> NDArray[np.void]:
+    """The first entries of each id, the last of which tells how many more there are."""
+    starts = np.flatnonzero(~_same_as_before(entries))
+    sizes = np.diff(np.append(starts, len(entries)))
+    place = np.arange(len(entries)) - np.repeat(starts, sizes)
+    many = sizes > _NAMED
+    entries["more"][starts[many] + _NAMED - 1] = sizes[many] - _NAMED
+    return entries[place < _NAMED]
 
 
 def read_ids(path: Path, *, file: str) -> IdFile:
@@ -104,7 +120,10 @@ def find_duplicates(
     Args:
         files: of all blocks, in any order.
         memory_bytes: about what a pass may hold.
-        num_told: rows that are told one by one.
+        num_told: rows that are told one by one, at most 7.
+
+    Raises:
+        ValueError: more are to be told.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "block-0.npy"
@@ -114,11 +133,13 @@ def find_duplicates(
     >>> found.num_rows, found.first[0]
     (3, Repeated(row_id=2, file='rows.tsv', line=3, first_row_id=0))
     """
+    if num_told >= _NAMED:
+        raise ValueError(f"num_told: must be below {_NAMED}; got {num_told}.")
     num_rows = 0
     first: list[Repeated] = []
     for entries, owner in _ranges(files, memory_bytes):
         repeated, begin = _repeated(entries)
-        num_rows += len(repeated)
+        num_rows += len(repeated) + int(entries["more"].sum())
         # Of a whole pass only its first rows can be among the first of all.
         best = np.argsort(entries["row"][repeated])[:num_told]
         for at, start in zip(repeated[best].tolist(), begin[best].tolist(), strict=True):
@@ -138,7 +159,7 @@ def _ranges(
     files: Sequence[IdFile], memory_bytes: int
 ) -> Iterator[tuple[NDArray[np.void], NDArray[np.int32]]]:
     """All entries whose hashes are in one range, and the file each is of; range by range."""
-    total = sum(file.num_rows for file in files)
+    total = sum(file.num_entries for file in files)
     wanted = -(-total * _BYTES_PER_ENTRY // memory_bytes)
     # Hashes are spread evenly, and so many bits of them are the number of their range.
     bits = max(0, int(wanted) - 1).bit_length()
@@ -165,8 +186,14 @@ def _part(path: Path, number: int, bits: int) -> NDArray[np.void]:
 def _repeated(entries: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Entries that are not the first of their id, and for each the one that is."""
     order = np.lexsort((entries["row"], entries["lower"], entries["upper"]))
-    upper, lower = entries["upper"][order], entries["lower"][order]
-    same = np.zeros(len(order), np.bool_)
-    same[1:] = (upper[1:] == upper[:-1]) & (lower[1:] == lower[:-1])
+    same = _same_as_before(entries[order])
     starts = np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))
     return order[same], order[starts[same]]
+
+
+def _same_as_before(entries: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Whether the entry before has the same id, of entries in the order of the hashes."""
+    upper, lower = entries["upper"], entries["lower"]
+    same = np.zeros(len(entries), np.bool_)
+    same[1:] = (upper[1:] == upper[:-1]) & (lower[1:] == lower[:-1])
+    return same

@@ -13,6 +13,9 @@ import json
 import sys
 from pathlib import Path
 
+# Found under -P too, and after everything else.
+sys.path.append(str(Path(__file__).parent))
+
 import numpy as np
 import pandas as pd
 from fuxictr.datasets.criteo import CustomizedFeatureProcessor

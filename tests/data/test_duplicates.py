@@ -51,7 +51,11 @@ def oracle(blocks: list[list[str | None]]) -> list[Repeated]:
 @anywhere
 @given(
     blocks=st.lists(
-        st.lists(st.one_of(st.none(), st.text(max_size=2), st.sampled_from("abc"))), max_size=5
+        st.lists(
+            st.one_of(st.none(), st.text(max_size=2), st.sampled_from("abc"), st.just("a")),
+            max_size=60,
+        ),
+        max_size=5,
     ),
     memory_bytes=st.integers(200, 5000),
     num_told=st.integers(0, 6),
@@ -84,14 +88,25 @@ def test_many_rows_are_counted_and_no_pass_holds_more_than_its_share(
     found = find_duplicates(files, memory_bytes=600_000)
     assert found.num_rows == sum(times - 1 for times in Counter(names).values())
     assert list(found.first) == oracle(blocks)[:5]
-    # 60,000 entries of 96 bytes are 9.6 times the memory: 16 ranges of about 3,750 entries.
-    assert len(passes) == 16 and sum(passes) == 60_000 and max(passes) < 600_000 / 96
+    # 60,000 entries of 120 bytes are 12 times the memory: 16 ranges of about 3,750 entries.
+    assert len(passes) == 16 and sum(passes) == 60_000 and max(passes) < 600_000 / 120
+
+
+def test_an_id_of_nearly_all_rows_is_counted_and_not_kept_row_by_row(tmp_path: Path) -> None:
+    blocks = [["same"] * 5000 + [f"own {number}"] for number in range(20)]
+    files = write_blocks(tmp_path, blocks)
+    found = find_duplicates(files)
+    assert found.num_rows == 20 * 5000 - 1
+    assert list(found.first) == oracle(blocks)[:5]
+    assert [file.num_entries for file in files] == [duplicates._NAMED + 1] * 20
+    with pytest.raises(ValueError, match="num_told: must be below 8; got 8"):
+        find_duplicates(files, num_told=8)
 
 
 def test_rows_without_an_id_and_blocks_without_a_row_have_no_duplicates(tmp_path: Path) -> None:
     files = write_blocks(tmp_path, [[None, None], [], [None, "a"]])
     assert find_duplicates(files).num_rows == 0
-    assert [file.num_rows for file in files] == [0, 0, 1]
+    assert [file.num_entries for file in files] == [0, 0, 1]
     assert find_duplicates([]).num_rows == 0
 
 
