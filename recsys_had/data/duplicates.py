@@ -18,7 +18,7 @@ import polars as pl
 import xxhash
 from numpy.typing import NDArray
 
-# What a block's file holds, in the order of the hashes; ``more`` rows of the id follow in the block.
+# What a block's file holds, in the order of the hashes; ``more`` rows of the id follow there.
 _ENTRY = np.dtype(
     [("upper", "<u8"), ("lower", "<u8"), ("row", "<i8"), ("line", "<i8"), ("more", "<i8")]
 )
