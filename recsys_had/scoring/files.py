@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pyarrow.parquet as pq
@@ -136,6 +137,7 @@ def predict_files(
                 peak_rss_bytes = workers.peak_rss_bytes
         except WorkerLostError as error:
             raise WorkerLostError(f"{error} Add --resume.") from error
+        _drop_others(folder.stage, [part["name"] for part in done])
         _write_rejects(folder, len(done))
         report = PredictReport(
             rows_read=sum(part["rows"] + part["rejected"] for part in done),
@@ -209,6 +211,13 @@ def _at_least_one(source: RawSource | StreamSource, block_bytes: int) -> Iterato
         yield block
     if not found:
         yield source.empty_block()
+
+
+def _drop_others(stage: Path, parts: Sequence[str]) -> None:
+    """Leaves nothing that an earlier try, of a stream that was longer, has written beyond these."""
+    for path in stage.iterdir():
+        if path.name not in parts:
+            path.unlink()
 
 
 def _write_rejects(folder: OutputFolder, num_parts: int) -> None:

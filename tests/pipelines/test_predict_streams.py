@@ -233,6 +233,110 @@ def test_a_stream_that_was_killed_goes_on_with_what_is_the_same(
     assert scores["score"][0] == predictor.score_frame(frame[:1])[0]
 
 
+class Killed(BaseException):
+    """As far as the output folder can tell, a kill."""
+
+
+def begun(parts: int, predictor: BatchPredictor, inputs: list[Any], out: Path) -> None:
+    """A job that ends after so many parts, and leaves them."""
+    told: list[int] = []
+
+    def on_rows(rows: int) -> None:
+        told.append(rows)
+        if len(told) == parts:
+            raise Killed
+
+    with pytest.raises(Killed):
+        predict_files(
+            predictor, inputs, out, keep=["user"], block_bytes=BLOCK_BYTES, on_rows=on_rows
+        )
+
+
+def with_users(table: pa.Table, users: pa.Array) -> pa.Table:
+    return table.set_column(table.column_names.index("user"), "user", users)
+
+
+def of_dictionary(table: pa.Table, values: list[str]) -> pa.Table:
+    codes = pa.array(np.arange(len(table)) % len(values), pa.int32())
+    return with_users(table, pa.DictionaryArray.from_arrays(codes, pa.array(values)))
+
+
+def stream_of(tables: list[pa.Table]) -> bytes:
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, tables[0].schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("what", ["fewer blocks", "a shorter block", "dictionaries", "types"])
+def test_a_stream_that_comes_otherwise_scores_as_it_does_alone(
+    job: Job, predictor: BatchPredictor, tmp_path: Path, standard_input, what: str
+) -> None:
+    """Blocks have the bytes they had, and stand elsewhere or mean something else."""
+    table = raw_table(job)
+    blocks = [table.slice(row, 250) for row in range(0, len(table), 250)]
+    match what:
+        case "fewer blocks":
+            again = blocks[:2]
+        case "a shorter block":
+            again = [blocks[0].slice(0, 200), *blocks[1:]]
+        case "dictionaries":
+            again = [of_dictionary(block, ["u3", "u4"]) for block in blocks]
+            blocks = [of_dictionary(block, ["u1", "u2"]) for block in blocks]
+        case _:
+            numbers = np.resize(np.array([1, -1], np.int32), 250)
+            again = [with_users(block, pa.array(numbers.view(np.uint32))) for block in blocks]
+            blocks = [with_users(block, pa.array(numbers)) for block in blocks]
+    standard_input(stream_of(blocks))
+    begun(5, predictor, ["-"], tmp_path / "s")
+    for out, resume in (("s", True), ("alone", False)):
+        standard_input(stream_of(again))
+        predict_files(
+            predictor,
+            ["-"],
+            tmp_path / out,
+            keep=["user"],
+            resume=resume,
+            block_bytes=BLOCK_BYTES,
+        )
+    names = [sorted(path.name for path in (tmp_path / out).iterdir()) for out in ("s", "alone")]
+    assert names[0] == names[1]
+    pd.testing.assert_frame_equal(scores_of(tmp_path / "s"), scores_of(tmp_path / "alone"))
+    rows = np.arange(sum(len(block) for block in again))
+    np.testing.assert_array_equal(scores_of(tmp_path / "s")["row_id"], rows)
+
+
+def test_a_stream_without_the_mark_of_its_end_is_refused(
+    job: Job, predictor: BatchPredictor, tmp_path: Path, standard_input
+) -> None:
+    """Cut between two batches it looks like a shorter one: its writer may have been killed."""
+    table = raw_table(job)
+    for rows in (3000, 250, 0):
+        standard_input(as_stream(table.slice(0, rows))[:-8])
+        with pytest.raises(DataError, match=r"^standard input: ends without the mark of its end,"):
+            predict_files(predictor, ["-"], tmp_path / "s", block_bytes=BLOCK_BYTES)
+        assert not (tmp_path / "s").exists()
+
+
+def test_batches_with_a_dictionary_each_are_read_together(
+    job: Job, predictor: BatchPredictor, tmp_path: Path, standard_input
+) -> None:
+    """A byte numbers the values of each, and not those of all."""
+    table, codes = raw_table(job).slice(0, 200), pa.array(np.arange(100), pa.int8())
+    users = [[f"{first}{row}" for row in range(100)] for first in "uv"]
+    coded = [
+        with_users(
+            table.slice(100 * n, 100), pa.DictionaryArray.from_arrays(codes, pa.array(values))
+        )
+        for n, values in enumerate(users)
+    ]
+    standard_input(stream_of(coded))
+    predict_files(predictor, ["-"], tmp_path / "s")
+    plain = predictor.score_frame(with_users(table, pa.array([*users[0], *users[1]])))
+    np.testing.assert_array_equal(scores_of(tmp_path / "s")["score"], plain)
+
+
 def test_a_lost_worker_is_told_with_what_to_do(
     job: Job, tmp_path: Path, predictor: BatchPredictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
