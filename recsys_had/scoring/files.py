@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
@@ -92,14 +92,15 @@ def predict_files(
         on_rows: told the number of rows of each part.
 
     Raises:
-        DataError: a raw row, a file or the output folder is not usable.
+        DataError: a raw row, a file or the output folder is not usable, or a file was changed
+            while it was read.
         WorkerLostError: a process was killed; what is finished is kept.
     """
     card = predictor.run.card
     made = [make(predictor) for make in extras]
     _check_keep(card, keep, [*_OWN_COLUMNS, *(name for extra in made for name in extra.names)])
     source = _source(inputs, card, keep)
-    fingerprint = {
+    fingerprint: dict[str, Any] = {
         "run": predictor.run.manifest["digest"],
         "inputs": source.fingerprint,
         "keep": list(keep),
@@ -137,6 +138,7 @@ def predict_files(
                 peak_rss_bytes = workers.peak_rss_bytes
         except WorkerLostError as error:
             raise WorkerLostError(f"{error} Add --resume.") from error
+        _refuse_changed(source, before=fingerprint["inputs"])
         _drop_others(folder.stage, [part["name"] for part in done])
         _write_rejects(folder, len(done))
         report = PredictReport(
@@ -162,7 +164,7 @@ def predict_files(
             "oov": report.oov,
             "keep": list(keep),
             "extras": fingerprint["extras"],
-            "inputs": source.fingerprint,
+            "inputs": fingerprint["inputs"],
             "parts": done,
         }
         (folder.stage / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
@@ -211,6 +213,24 @@ def _at_least_one(source: RawSource | StreamSource, block_bytes: int) -> Iterato
         yield block
     if not found:
         yield source.empty_block()
+
+
+def _refuse_changed(source: RawSource | StreamSource, *, before: Sequence[dict[str, Any]]) -> None:
+    """Asks of the inputs to be what they were: of some blocks it was read before, of others after.
+
+    Raises:
+        DataError: a file is another, or gone.
+    """
+    try:
+        now = source.fingerprint
+    except OSError as cause:
+        raise DataError(
+            f"{cause.filename}: was changed while it was read: {cause.strerror}."
+        ) from cause
+    changed = [str(was["path"]) for was, is_ in zip(before, now, strict=True) if was != is_]
+    if changed:
+        told = "was changed while it was read. Score it when it is whole."
+        raise DataError([f"{path}: {told}" for path in changed])
 
 
 def _drop_others(stage: Path, parts: Sequence[str]) -> None:

@@ -337,6 +337,34 @@ def test_batches_with_a_dictionary_each_are_read_together(
     np.testing.assert_array_equal(scores_of(tmp_path / "s")["score"], plain)
 
 
+@pytest.mark.parametrize("what", ["written to", "replaced", "gone"])
+def test_a_file_that_changes_while_it_is_read_gives_no_scores(
+    job: Job, predictor: BatchPredictor, tmp_path: Path, what: str
+) -> None:
+    """Some blocks would be of what it was, and others of what it is."""
+    path, other, out = tmp_path / "rows.tsv", tmp_path / "other.tsv", tmp_path / "s"
+    path.write_bytes(job.raw.read_bytes())
+    other.write_text(job.raw.read_text().replace("u1\t", "u2\t"))
+
+    def change(rows: int) -> None:
+        if not other.exists():
+            return
+        match what:
+            case "written to":
+                with path.open("a") as file:
+                    file.write("0\t20\t1\tu1\ti1\t\ts\n")
+                other.unlink()
+            case "replaced":
+                other.replace(path)
+            case _:
+                path.unlink(missing_ok=True)
+
+    told = rf"^{path}: (was changed while it was read|cannot be read)"
+    with pytest.raises(DataError, match=told):
+        predict_files(predictor, [path], out, block_bytes=BLOCK_BYTES, on_rows=change)
+    assert not out.exists()
+
+
 def test_a_lost_worker_is_told_with_what_to_do(
     job: Job, tmp_path: Path, predictor: BatchPredictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
