@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest
 from recsys_had.data.folder import DataFolder
 from recsys_had.errors import DataError
 from recsys_had.scoring import BatchPredictor, predict_files
+from recsys_had.scoring.reading import ReadRows, read_rows
 from tests.pipelines.conftest import Job
 from tests.pipelines.test_predict import raw_frame, scores_of
 
@@ -335,6 +337,20 @@ def test_batches_with_a_dictionary_each_are_read_together(
     predict_files(predictor, ["-"], tmp_path / "s")
     plain = predictor.score_frame(with_users(table, pa.array([*users[0], *users[1]])))
     np.testing.assert_array_equal(scores_of(tmp_path / "s")["score"], plain)
+
+
+def test_a_row_that_is_lost_on_the_way_is_noticed(
+    job: Job, predictor: BatchPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is counted when a file is cut into blocks is what must come of them."""
+
+    def losing(block: Any, *words: Any, **options: Any) -> ReadRows:
+        found = read_rows(block, *words, **options)
+        return replace(found, rows=found.rows.take(np.arange(1, len(found.rows))))
+
+    monkeypatch.setattr("recsys_had.scoring.parts.read_rows", losing)
+    with pytest.raises(RuntimeError, match=r"3000 rows were counted from row 0 on, and 2999 were"):
+        predict_files(predictor, [job.raw], tmp_path / "s")
 
 
 @pytest.mark.parametrize("what", ["written to", "replaced", "gone"])
