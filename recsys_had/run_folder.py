@@ -51,12 +51,14 @@ class RunFolder:
         manifest: its manifest.json.
         experiment: the resolved experiment.
         card: the dataset card the encoder was fitted with.
+        weights_stamp: which file the weights were, and when it was last written to.
     """
 
     path: Path
     manifest: dict[str, Any]
     experiment: Experiment
     card: DatasetCard
+    weights_stamp: tuple[int, int, int] | None = None
 
     @property
     def encoder_path(self) -> Path:
@@ -174,6 +176,22 @@ class RunFolder:
                 f"{self.path}: was changed while it was read. Run the command again."
             )
 
+    def require_unchanged_weights(self) -> None:
+        """Asks that nobody has written into the file of the weights since the run was opened.
+
+        Its pages are the model's, so that scores may be of neither. Another file in its place,
+        as whoever trains anew puts there, changes nothing.
+
+        Raises:
+            CheckpointError: somebody has.
+        """
+        opened, now = self.weights_stamp, _stamp(self.path / "weights.safetensors")
+        if opened is not None and now is not None and opened[0] == now[0] and opened != now:
+            raise CheckpointError(
+                f"{self.path}/weights.safetensors: was written to while it was used. Restore it, "
+                "and score again."
+            )
+
     def _require_same_model(self, manifest: Mapping[str, Any]) -> None:
         """What was fitted to one model must not become part of another in its place.
 
@@ -207,6 +225,7 @@ class RunFolder:
             raise CheckpointError(f"{path}/manifest.json: cannot be read: {cause}.") from cause
         if kind != "run":
             raise CheckpointError(f"{path}: is a {kind} folder. Give a run folder.")
+        stamp = _stamp(path / "weights.safetensors")
         problems = []
         if manifest.get("digest") != _manifest_digest(manifest):
             problems.append(f"{path}/manifest.json: was changed after training.")
@@ -231,7 +250,7 @@ class RunFolder:
             raise CheckpointError(f"{path}: cannot be read: {cause}") from cause
         if card.digest != manifest["card_digest"]:
             raise CheckpointError(f"{path}/encoder/card.json: does not match the manifest.")
-        return cls(path, manifest, experiment, card)
+        return cls(path, manifest, experiment, card, stamp)
 
 
 def write_run_folder(
@@ -303,6 +322,15 @@ def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
     ['digest', 'kind']
     """
     return {**manifest, "digest": _manifest_digest(manifest)}
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Which file it is, its size and its time; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _digest_of(text: str) -> str:

@@ -18,7 +18,7 @@ from recsys_had.errors import DataError, WorkerLostError
 from recsys_had.output import OutputFolder
 from recsys_had.schema import DatasetCard
 from recsys_had.scoring.columns import MakeColumns
-from recsys_had.scoring.parts import Entry, PartScorer, rejects_path
+from recsys_had.scoring.parts import Entry, PartScorer, forget_columns, rejects_path
 from recsys_had.scoring.pipeline import pipelined
 from recsys_had.scoring.predictor import BatchPredictor
 from recsys_had.storage import AnyPath
@@ -138,6 +138,9 @@ def predict_files(
                 peak_rss_bytes = workers.peak_rss_bytes
         except WorkerLostError as error:
             raise WorkerLostError(f"{error} Add --resume.") from error
+        finally:
+            forget_columns()
+        predictor.run.require_unchanged_weights()
         _refuse_changed(source, before=fingerprint["inputs"])
         _drop_others(folder.stage, [part["name"] for part in done])
         _write_rejects(folder, len(done))

@@ -120,6 +120,11 @@ def _made(make: MakeColumns, predictor: BatchPredictor) -> RowColumns:
     return make(predictor)
 
 
+def forget_columns() -> None:
+    """Lets go of the models that columns were made for."""
+    _made.cache_clear()
+
+
 def rejects_path(work: Path, number: int) -> Path:
     """Where the rejected rows of a block wait, if it has any."""
     return work / f"rejects-{number:05d}.parquet"

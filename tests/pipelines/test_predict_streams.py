@@ -1,11 +1,14 @@
 """``recsys-had predict`` at scale: parts, processes, streams, rejects; the scores never change."""
 
+import gc
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +22,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys_had.data.folder import DataFolder
-from recsys_had.errors import DataError
+from recsys_had.errors import CheckpointError, DataError
+from recsys_had.extra_columns import extra_columns
 from recsys_had.scoring import BatchPredictor, predict_files
 from recsys_had.scoring.reading import ReadRows, read_rows
 from tests.pipelines.conftest import Job
@@ -351,6 +355,42 @@ def test_a_row_that_is_lost_on_the_way_is_noticed(
     monkeypatch.setattr("recsys_had.scoring.parts.read_rows", losing)
     with pytest.raises(RuntimeError, match=r"3000 rows were counted from row 0 on, and 2999 were"):
         predict_files(predictor, [job.raw], tmp_path / "s")
+
+
+def test_weights_that_are_written_to_while_they_score_give_no_scores(
+    job: Job, tmp_path: Path
+) -> None:
+    """They are the file's own pages; another file in its place is none of theirs."""
+    shutil.copytree(job.run, tmp_path / "run")
+    weights = tmp_path / "run" / "weights.safetensors"
+    predictor = BatchPredictor.load(tmp_path / "run")
+    content = weights.read_bytes()
+
+    def replace(rows: int) -> None:
+        (tmp_path / "other").write_bytes(content[:-4] + b"\x01\x02\x03\x04")
+        (tmp_path / "other").replace(weights)
+
+    def write(rows: int) -> None:
+        with weights.open("r+b") as file:
+            file.seek(-4, 2)
+            file.write(b"\x01\x02\x03\x04")
+
+    assert predict_files(predictor, [job.raw], tmp_path / "s", on_rows=replace).rows == 3000
+    weights.write_bytes(content)
+    predictor = BatchPredictor.load(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"was written to while it was used\."):
+        predict_files(predictor, [job.raw], tmp_path / "t", on_rows=write)
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_job_that_is_done_holds_no_model(job: Job, tmp_path: Path) -> None:
+    predictor = BatchPredictor.load(job.run)
+    alive = weakref.ref(predictor)
+    columns = extra_columns(explain=1, novelty="unseen")
+    predict_files(predictor, [job.raw], tmp_path / "s", extras=columns)
+    del predictor
+    gc.collect()
+    assert alive() is None
 
 
 @pytest.mark.parametrize("what", ["written to", "replaced", "gone"])
