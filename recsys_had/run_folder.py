@@ -90,8 +90,9 @@ class RunFolder:
         file = self.manifest.get("additions", {}).get(name)
         if file is None:
             return None
+        text: str | None
         try:
-            text = (self.path / file).read_text()
+            text = (self.path / str(file)).read_text()
         except (OSError, UnicodeDecodeError):
             text = None
         if text is None or _digest_of(text) != self.manifest["files"].get(file):
