@@ -81,11 +81,12 @@ def calibrate(
 ) -> dict[str, Any]:
     """What ``--json`` prints."""
     from recsys_had.data.folder import DataFolder
+    from recsys_had.model_uri import own_run
     from recsys_had.scoring import BatchPredictor
     from recsys_had.scoring.calibrating import calibrate_run
     from recsys_had.tracking import record_later
 
-    predictor = BatchPredictor.load(run, calibrate=False)
+    predictor = BatchPredictor.load(own_run(run), calibrate=False)
     done = calibrate_run(
         predictor,
         DataFolder.open(data),
@@ -108,9 +109,10 @@ def calibrate(
 
 def remove_calibrator(run: Path) -> dict[str, Any]:
     """Takes the calibrator of a run away; tells whether there was one."""
+    from recsys_had.model_uri import own_run
     from recsys_had.run_folder import RunFolder
 
-    folder = RunFolder.open(run)
+    folder = RunFolder.open(own_run(run))
     removed = folder.addition("calibrator") is not None
     if removed:
         folder = folder.drop("calibrator")

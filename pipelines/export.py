@@ -96,4 +96,8 @@ def _told(content: dict[str, Any], kind: str, out: Path) -> list[str]:
     inputs = ", ".join(
         f"{given['name']} ({', '.join(map(str, given['shape']))})" for given in content["inputs"]
     )
-    return [f"{what}; {checked}", f"inputs: {inputs}", f"{kind}: {out / content['program']}"]
+    shift = content["shift"]
+    told = f"score = sigmoid(logit - {-shift:.6f})" if shift else "score = sigmoid(logit)"
+    if content["run_has_calibrator"]:
+        told += ", before the run's calibrator, which is not part of it"
+    return [f"{what}; {checked}", told, f"inputs: {inputs}", f"{kind}: {out / content['program']}"]

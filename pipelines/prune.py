@@ -79,7 +79,8 @@ def prune(
 
     if (share is None) == (keep is None):
         raise ConfigError("prune: needs one of --pairs SHARE and --keep N.")
-    whole, folder = BatchPredictor.load(run), DataFolder.open(data)
+    # A calibrator is not carried over: both are measured without one.
+    whole, folder = BatchPredictor.load(run, calibrate=False), DataFolder.open(data)
     prunable_nodes(whole.run.experiment.model)
     baseline, sources = look_at_split(whole, folder, split, num_rows=rows)
     explainer = Explainer(whole.model, baseline)

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from recsys_had.errors import CheckpointError
+from recsys_had.errors import CheckpointError, ConfigError
 from recsys_had.suggest import nearest
 from recsys_had.tracking import download_logged, given_store, mlflow_reason, store_client
 
@@ -61,6 +61,25 @@ def local_run(run: Path | str) -> Path:
     return _run_within(folder, uri)
 
 
+def own_run(run: Path | str) -> Path:
+    """The run folder, for commands that write into it.
+
+    Args:
+        run: a path.
+
+    Raises:
+        ConfigError: it is a model URI. What was logged stays as it is, and a copy of it is lost.
+
+    >>> own_run("runs/ctr")
+    PosixPath('runs/ctr')
+    """
+    if is_model_uri(str(run)):
+        raise ConfigError(
+            f"{run}: is a model in MLflow, and a logged model is not changed. Give its run folder."
+        )
+    return Path(run)
+
+
 def _location(client: Any, uri: str) -> str:
     """Where the files of a model are.
 
@@ -91,8 +110,9 @@ def _of_run(client: Any, run_id: str, name: str, uri: str) -> str:
     logged = [client.get_logged_model(held.model_id) for held in run.outputs.model_outputs]
     names = [model.name for model in logged]
     if name in names:
-        # The last, where a training was taken up and logged its model twice.
-        return str([model for model in logged if model.name == name][-1].artifact_location)
+        # The last: it is logged anew with what is added to the run, and the store keeps no order.
+        own = [model for model in logged if model.name == name]
+        return str(max(own, key=lambda model: model.creation_timestamp).artifact_location)
     told = nearest(name, names) or " It was not finished, or not by recsys-had."
     raise CheckpointError(f"{uri}: the run has no model '{name}'.{told}")
 

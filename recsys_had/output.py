@@ -27,6 +27,7 @@ from recsys_had.store_path import StorePath
 
 _CLAIM = ".work"
 _FINGERPRINT = "fingerprint.json"
+_DROPPED = {"dropped": True}
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -95,6 +96,8 @@ class OutputFolder:
         locked = path if isinstance(path, Path) else self._root.with_name(self._root.name + ".lock")
         self._lock = FolderLock(locked, told=str(path))
         try:
+            # Again: another command may have finished between the look and the lock.
+            self._refuse_foreign(overwrite=overwrite)
             self._take_up(resume and not overwrite, keep=keep_unfinished and not overwrite)
             self._begin()
         except BaseException:
@@ -209,7 +212,11 @@ class OutputFolder:
             ) from cause
 
     def _is_worth_keeping(self) -> bool:
-        return self._checkpoint is None or (self.work / self._checkpoint).exists()
+        if self._checkpoint is None:
+            # Whoever was killed before he had noted his settings, or after he had begun to drop
+            # everything, left nothing.
+            return _read_fingerprint(self._root) not in (None, _DROPPED)
+        return (self.work / self._checkpoint).exists()
 
     def _refuse_foreign(self, *, overwrite: bool) -> None:
         if not self.path.exists():
@@ -247,7 +254,7 @@ class OutputFolder:
         # what a kill leaves of it is not taken up.
         note = self._root / _FINGERPRINT
         if note.exists():
-            note.write_text('{"dropped": true}')
+            note.write_text(json.dumps(_DROPPED))
         for entry in self._root.iterdir():
             if entry != note:
                 _remove(entry)

@@ -38,7 +38,7 @@ class _Addition:
 
     @classmethod
     def of(cls, name: str, text: str, *, suffix: str = ".json") -> "_Addition":
-        digest = hashlib.sha256(text.encode()).hexdigest()
+        digest = _digest_of(text)
         return cls(text, digest, f"{name}-{digest[:16]}{suffix}")
 
 
@@ -51,12 +51,14 @@ class RunFolder:
         manifest: its manifest.json.
         experiment: the resolved experiment.
         card: the dataset card the encoder was fitted with.
+        weights_stamp: which file the weights were, and when it was last written to.
     """
 
     path: Path
     manifest: dict[str, Any]
     experiment: Experiment
     card: DatasetCard
+    weights_stamp: tuple[int, int, int] | None = None
 
     @property
     def encoder_path(self) -> Path:
@@ -81,9 +83,23 @@ class RunFolder:
 
         Args:
             name: what it was added as.
+
+        Raises:
+            CheckpointError: it is not what it was when the run was opened.
         """
         file = self.manifest.get("additions", {}).get(name)
-        return None if file is None else (self.path / file).read_text()
+        if file is None:
+            return None
+        text: str | None
+        try:
+            text = (self.path / str(file)).read_text()
+        except (OSError, UnicodeDecodeError):
+            text = None
+        if text is None or _digest_of(text) != self.manifest["files"].get(file):
+            raise CheckpointError(
+                f"{self.path}/{file}: was changed while the run was used. Run the command again."
+            )
+        return text
 
     def add(self, name: str, text: str, *, suffix: str = ".json") -> "RunFolder":
         """Adds a file to a finished run, or puts it in the place of an earlier one.
@@ -97,7 +113,7 @@ class RunFolder:
             suffix: how the file's name ends.
 
         Raises:
-            CheckpointError: the folder cannot be written.
+            CheckpointError: the folder cannot be written, or holds another run meanwhile.
             DataError: another command is writing to it.
 
         Returns:
@@ -112,7 +128,7 @@ class RunFolder:
             name: what it was added as.
 
         Raises:
-            CheckpointError: the folder cannot be written.
+            CheckpointError: the folder cannot be written, or holds another run meanwhile.
             DataError: another command is writing to it.
 
         Returns:
@@ -127,6 +143,7 @@ class RunFolder:
                 write_whole(self.path / fresh.file, fresh.text)
             # Not this object's own: somebody may have added something else meanwhile.
             manifest = json.loads((self.path / "manifest.json").read_text())
+            self._require_same_model(manifest)
             before = manifest.get("additions", {}).get(name)
             files = {k: v for k, v in manifest["files"].items() if k != before}
             additions = {k: v for k, v in manifest.get("additions", {}).items() if k != name}
@@ -142,6 +159,52 @@ class RunFolder:
         finally:
             lock.release()
         return RunFolder.open(self.path)
+
+    def require_unchanged(self) -> None:
+        """Asks that the folder has held this run ever since it was opened.
+
+        Whoever replaces a run takes its manifest away first and gives the new one last.
+
+        Raises:
+            CheckpointError: it holds another run, or this one with another addition.
+        """
+        try:
+            found = json.loads((self.path / "manifest.json").read_text())["digest"]
+        except (OSError, ValueError, KeyError, TypeError):
+            found = None
+        if found != self.manifest["digest"]:
+            raise CheckpointError(
+                f"{self.path}: was changed while it was read. Run the command again."
+            )
+
+    def require_unchanged_weights(self) -> None:
+        """Asks that nobody has written into the file of the weights since the run was opened.
+
+        Its pages are the model's, so that scores may be of neither. Another file in its place,
+        as whoever trains anew puts there, changes nothing.
+
+        Raises:
+            CheckpointError: somebody has.
+        """
+        opened, now = self.weights_stamp, _stamp(self.path / "weights.safetensors")
+        if opened is not None and now is not None and opened[0] == now[0] and opened != now:
+            raise CheckpointError(
+                f"{self.path}/weights.safetensors: was written to while it was used. Restore it, "
+                "and score again."
+            )
+
+    def _require_same_model(self, manifest: Mapping[str, Any]) -> None:
+        """What was fitted to one model must not become part of another in its place.
+
+        Raises:
+            CheckpointError: the folder holds another one meanwhile.
+        """
+        for name in ("weights_digest", "vocabulary_digest"):
+            if manifest.get(name) != self.manifest.get(name):
+                raise CheckpointError(
+                    f"{self.path}: holds another run than the one that was opened. Run the "
+                    "command again."
+                )
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -163,6 +226,7 @@ class RunFolder:
             raise CheckpointError(f"{path}/manifest.json: cannot be read: {cause}.") from cause
         if kind != "run":
             raise CheckpointError(f"{path}: is a {kind} folder. Give a run folder.")
+        stamp = _stamp(path / "weights.safetensors")
         problems = []
         if manifest.get("digest") != _manifest_digest(manifest):
             problems.append(f"{path}/manifest.json: was changed after training.")
@@ -187,7 +251,7 @@ class RunFolder:
             raise CheckpointError(f"{path}: cannot be read: {cause}") from cause
         if card.digest != manifest["card_digest"]:
             raise CheckpointError(f"{path}/encoder/card.json: does not match the manifest.")
-        return cls(path, manifest, experiment, card)
+        return cls(path, manifest, experiment, card, stamp)
 
 
 def write_run_folder(
@@ -259,6 +323,19 @@ def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
     ['digest', 'kind']
     """
     return {**manifest, "digest": _manifest_digest(manifest)}
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Which file it is, its size and its time; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _manifest_digest(manifest: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Output folders are whole or plainly unfinished."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from recsys_had.errors import DataError, WorkerLostError
+from recsys_had.folder_lock import FolderLock
 from recsys_had.output import OutputFolder
 
 
@@ -84,6 +86,41 @@ def test_unfinished_work_worth_keeping_is_not_dropped_unasked(tmp_path: Path) ->
     with pytest.raises(DataError, match=r"begun with other settings\. Add --overwrite"):
         OutputFolder(out, marker="m", keep_unfinished=True, resume=True, fingerprint={"a": 1})
     assert not OutputFolder(out, marker="m", keep_unfinished=True, overwrite=True).resumed
+
+
+@pytest.mark.parametrize("note", [None, '{"dropped": true}'])
+def test_a_kill_that_left_no_work_is_gone_on_with_from_the_start(
+    tmp_path: Path, note: str | None
+) -> None:
+    """Before the settings were noted, or while all was dropped: there is nothing to refuse."""
+    root = tmp_path / "out" / ".work"
+    (root / "publish").mkdir(parents=True)
+    if note is not None:
+        (root / "fingerprint.json").write_text(note)
+    options = {"marker": "m", "keep_unfinished": True, "fingerprint": {"a": 1}}
+    folder = OutputFolder(tmp_path / "out", resume=True, **options)
+    assert not folder.resumed
+    assert json.loads((root / "fingerprint.json").read_text()) == {"a": 1}
+
+
+def test_a_result_that_is_finished_before_the_lock_is_held_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    first = OutputFolder(out, marker="m")
+    (first.stage / "m").write_text("first")
+
+    def late(folder: Path, *, told: str) -> FolderLock:
+        if not (out / "m").exists():
+            first.publish()
+        return FolderLock(folder, told=told)
+
+    monkeypatch.setattr("recsys_had.output.FolderLock", late)
+    with pytest.raises(DataError, match=r"the output folder holds a finished result"):
+        OutputFolder(out, marker="m")
+    assert (out / "m").read_text() == "first"
+    monkeypatch.undo()
+    assert not OutputFolder(out, marker="m", overwrite=True).resumed
 
 
 @pytest.mark.parametrize("error", [DataError("x: wrong."), OSError(errno.ENOSPC, "full")])

@@ -1,6 +1,7 @@
 """StreamSource: rows of an Arrow stream, which can be read once, as blocks."""
 
 import hashlib
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +58,9 @@ class StreamSource:
     """
 
     def __init__(self, stream: IO[bytes], card: DatasetCard, *, keep: Sequence[str] = ()) -> None:
+        self._bytes = _Watched(stream)
         try:
-            self._reader = pa.ipc.open_stream(stream)
+            self._reader = pa.ipc.open_stream(self._bytes)
         except _UNREADABLE as cause:
             raise DataError(f"{STANDARD_INPUT}: is not an Arrow stream: {cause}.") from cause
         self._wanted = tuple(dict.fromkeys([*required_columns(card), *keep]))
@@ -67,7 +69,10 @@ class StreamSource:
 
     @property
     def fingerprint(self) -> list[dict[str, str | int]]:
-        """Nothing tells whether a stream will be the same; each block's own digest does."""
+        """Nothing tells whether a stream will be the same; each block's own digest does.
+
+        It is of the rows, of their types and dictionaries, and of the first one's number.
+        """
         return [{"path": str(STANDARD_INPUT)}]
 
     def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[RawBlock]:
@@ -77,7 +82,7 @@ class StreamSource:
             block_bytes: bytes of a block, unless one batch has more.
 
         Raises:
-            DataError: the stream is damaged or cut off.
+            DataError: the stream is damaged, cut off or without the mark of its end.
         """
         waiting: list[pa.RecordBatch] = []
         row_id = size_bytes = 0
@@ -107,10 +112,57 @@ class StreamSource:
                 yield found
         except _UNREADABLE as cause:
             raise DataError(f"{STANDARD_INPUT}: cannot be read to its end: {cause}.") from cause
+        if self._bytes.ran_dry:
+            # Arrow takes it for the end, and it may be that of a writer who was stopped.
+            raise DataError(
+                f"{STANDARD_INPUT}: ends without the mark of its end, so rows may be missing. Send "
+                "it whole, from a writer that is closed."
+            )
 
     def _block(self, batches: list[pa.RecordBatch], row_id: int) -> RawBlock:
-        whole = pa.Table.from_batches(batches).combine_chunks()
+        try:
+            whole = pa.Table.from_batches([_widely_indexed(batch) for batch in batches])
+            whole = whole.combine_chunks()
+        except pa.ArrowException as cause:
+            raise DataError(f"{STANDARD_INPUT}: cannot be read: {cause}.") from cause
         batch = whole.to_batches()[0] if len(whole) else batches[0]
-        digest = hashlib.sha256(batch.serialize()).hexdigest()
         rows = TableRows(self._stream, batch, row_id, self._wanted)
-        return RawBlock(STANDARD_INPUT, 0, row_id, batch.num_rows, rows, digest)
+        return RawBlock(STANDARD_INPUT, 0, row_id, batch.num_rows, rows, _digest(batch, row_id))
+
+
+class _Watched(io.RawIOBase):
+    """Bytes that are read, and whether more were asked for than came."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.ran_dry = False
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        found = self._stream.read(size)
+        self.ran_dry = not found and size != 0
+        return found
+
+
+def _widely_indexed(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch whose dictionaries have room for those of others."""
+    for place, column in enumerate(batch.columns):
+        if pa.types.is_dictionary(column.type) and column.type.index_type.bit_width < 32:
+            wide = pa.DictionaryArray.from_arrays(
+                column.indices.cast(pa.int32()), column.dictionary, ordered=column.type.ordered
+            )
+            batch = batch.set_column(place, batch.schema.names[place], wide)
+    return batch
+
+
+def _digest(batch: pa.RecordBatch, row_id: int) -> str:
+    """SHA-256 of all that decides what becomes of rows, their first one's number among it."""
+    sink = pa.BufferOutputStream()
+    # A serialised batch alone would have neither types nor dictionaries.
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    found = hashlib.sha256(f"{row_id}:".encode())
+    found.update(sink.getvalue())
+    return found.hexdigest()

@@ -9,13 +9,16 @@ from torch import Tensor
 
 from recsys_had.data.folder import DataFolder, layout_of
 from recsys_had.data.parquet import Position
+from recsys_had.errors import ConfigError
 from recsys_had.explanation.baseline import Baseline, mean_of_rows, mean_of_vocabularies, unseen
 from recsys_had.explanation.effects import Explainer
 from recsys_had.explanation.row_columns import ExplanationColumn
 from recsys_had.scoring import BatchPredictor
+from recsys_had.suggest import nearest
 
 # The file a run keeps its mean row in.
 MEAN_ROW = "mean_row"
+BASELINES = ("mean", "unseen")
 # Fields of a row that form pairs where a pair costs evaluations: 66 pairs of 12, 741 of 39.
 _COMPARED = 12
 
@@ -29,7 +32,7 @@ def explainer_of_run(predictor: BatchPredictor, baseline: str = "mean") -> Expla
             that of its vocabularies; ``unseen``: a row of values that were never seen.
 
     Raises:
-        ConfigError: the model has a single field.
+        ConfigError: the model has a single field, or there is no such baseline.
     """
     return Explainer(predictor.model, _baseline(predictor, baseline), compared=_COMPARED)
 
@@ -50,13 +53,19 @@ class MakeExplanation:
         """What makes the column.
 
         Raises:
-            ConfigError: ``top`` is below 1, or the model has a single field.
+            ConfigError: ``top`` is below 1, the model has a single field, or there is no such
+                baseline.
         """
         return ExplanationColumn(explainer_of_run(predictor, self.baseline), top=self.top)
 
 
 def _baseline(predictor: BatchPredictor, kind: str) -> Baseline:
     layout = layout_of(predictor.run.card)
+    if kind not in BASELINES:
+        raise ConfigError(
+            f"baseline '{kind}': is unknown.{nearest(kind, BASELINES)} Known are "
+            f"{' and '.join(BASELINES)}."
+        )
     if kind == "unseen":
         return unseen(predictor.model, layout)
     text = predictor.run.addition(MEAN_ROW)

@@ -3,13 +3,9 @@
 Letters: B rows.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 import numpy as np
-from torch import Tensor
 
-from recsys_had.novelty.method import Fitting, Novelty, Seen, WithoutState
+from recsys_had.novelty.method import Novelty, Seen, WithoutState
 
 
 class MaxProbability(WithoutState):
@@ -19,16 +15,6 @@ class MaxProbability(WithoutState):
     Examples (arXiv:1610.02136), for two classes.
     Differs from the paper: nothing.
     """
-
-    @classmethod
-    def fit(cls, fitting: Fitting) -> "MaxProbability":
-        """Learns nothing."""
-        return cls()
-
-    @classmethod
-    def load(cls, state: Mapping[str, Any], weights: Callable[[], Tensor]) -> "MaxProbability":
-        """There is nothing to load."""
-        return cls()
 
     def __call__(self, seen: Seen) -> Novelty:
         """0 where the model is sure, 0.5 where it cannot tell."""
@@ -46,16 +32,6 @@ class Energy(WithoutState):
     (arXiv:2010.03759).
     Differs from the paper: nothing.
     """
-
-    @classmethod
-    def fit(cls, fitting: Fitting) -> "Energy":
-        """Learns nothing."""
-        return cls()
-
-    @classmethod
-    def load(cls, state: Mapping[str, Any], weights: Callable[[], Tensor]) -> "Energy":
-        """There is nothing to load."""
-        return cls()
 
     def __call__(self, seen: Seen) -> Novelty:
         """Never above 0."""

@@ -5,7 +5,7 @@ Letters: B rows, Z terms of the logit.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +82,16 @@ class WithoutState:
     """What methods share that learn nothing."""
 
     needs_terms = False
+
+    @classmethod
+    def fit(cls, fitting: Fitting) -> Self:
+        """Learns nothing."""
+        return cls()
+
+    @classmethod
+    def load(cls, state: Mapping[str, Any], weights: Callable[[], Tensor]) -> Self:
+        """There is nothing to load."""
+        return cls()
 
     def state(self) -> State:
         """Nothing."""

@@ -1,12 +1,8 @@
 """Novelty by the number of values training never saw."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 import numpy as np
-from torch import Tensor
 
-from recsys_had.novelty.method import Fitting, Novelty, Seen, WithoutState
+from recsys_had.novelty.method import Novelty, Seen, WithoutState
 
 
 class Unseen(WithoutState):
@@ -15,16 +11,6 @@ class Unseen(WithoutState):
     Where nobody looked at the raw values, as in encoded data folders, a missing value is taken for
     an unseen one: both have id 0.
     """
-
-    @classmethod
-    def fit(cls, fitting: Fitting) -> "Unseen":
-        """Learns nothing: what has an id was settled when the rows were encoded."""
-        return cls()
-
-    @classmethod
-    def load(cls, state: Mapping[str, Any], weights: Callable[[], Tensor]) -> "Unseen":
-        """There is nothing to load."""
-        return cls()
 
     def __call__(self, seen: Seen) -> Novelty:
         """A whole number, 0 for most rows."""

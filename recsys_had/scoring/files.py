@@ -5,7 +5,8 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
@@ -17,7 +18,7 @@ from recsys_had.errors import DataError, WorkerLostError
 from recsys_had.output import OutputFolder
 from recsys_had.schema import DatasetCard
 from recsys_had.scoring.columns import MakeColumns
-from recsys_had.scoring.parts import Entry, PartScorer, rejects_path
+from recsys_had.scoring.parts import Entry, PartScorer, forget_columns, rejects_path
 from recsys_had.scoring.pipeline import pipelined
 from recsys_had.scoring.predictor import BatchPredictor
 from recsys_had.storage import AnyPath
@@ -91,14 +92,15 @@ def predict_files(
         on_rows: told the number of rows of each part.
 
     Raises:
-        DataError: a raw row, a file or the output folder is not usable.
+        DataError: a raw row, a file or the output folder is not usable, or a file was changed
+            while it was read.
         WorkerLostError: a process was killed; what is finished is kept.
     """
     card = predictor.run.card
     made = [make(predictor) for make in extras]
     _check_keep(card, keep, [*_OWN_COLUMNS, *(name for extra in made for name in extra.names)])
     source = _source(inputs, card, keep)
-    fingerprint = {
+    fingerprint: dict[str, Any] = {
         "run": predictor.run.manifest["digest"],
         "inputs": source.fingerprint,
         "keep": list(keep),
@@ -136,6 +138,11 @@ def predict_files(
                 peak_rss_bytes = workers.peak_rss_bytes
         except WorkerLostError as error:
             raise WorkerLostError(f"{error} Add --resume.") from error
+        finally:
+            forget_columns()
+        predictor.run.require_unchanged_weights()
+        _refuse_changed(source, before=fingerprint["inputs"])
+        _drop_others(folder.stage, [part["name"] for part in done])
         _write_rejects(folder, len(done))
         report = PredictReport(
             rows_read=sum(part["rows"] + part["rejected"] for part in done),
@@ -160,7 +167,7 @@ def predict_files(
             "oov": report.oov,
             "keep": list(keep),
             "extras": fingerprint["extras"],
-            "inputs": source.fingerprint,
+            "inputs": fingerprint["inputs"],
             "parts": done,
         }
         (folder.stage / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
@@ -209,6 +216,31 @@ def _at_least_one(source: RawSource | StreamSource, block_bytes: int) -> Iterato
         yield block
     if not found:
         yield source.empty_block()
+
+
+def _refuse_changed(source: RawSource | StreamSource, *, before: Sequence[dict[str, Any]]) -> None:
+    """Asks of the inputs to be what they were: of some blocks it was read before, of others after.
+
+    Raises:
+        DataError: a file is another, or gone.
+    """
+    try:
+        now = source.fingerprint
+    except OSError as cause:
+        raise DataError(
+            f"{cause.filename}: was changed while it was read: {cause.strerror}."
+        ) from cause
+    changed = [str(was["path"]) for was, is_ in zip(before, now, strict=True) if was != is_]
+    if changed:
+        told = "was changed while it was read. Score it when it is whole."
+        raise DataError([f"{path}: {told}" for path in changed])
+
+
+def _drop_others(stage: Path, parts: Sequence[str]) -> None:
+    """Leaves nothing that an earlier try, of a stream that was longer, has written beyond these."""
+    for path in stage.iterdir():
+        if path.name not in parts:
+            path.unlink()
 
 
 def _write_rejects(folder: OutputFolder, num_parts: int) -> None:

@@ -71,6 +71,13 @@ class PartScorer:
             if is_same and path.is_file() and file_digest(path) == known["sha256"]:
                 return known
         found = read_rows(block, self.load().encoder, keep=self.keep, reject=self.reject)
+        told = len(found.rows) + found.rejects.num_rows
+        if told != block.num_rows:
+            # What a manifest tells of rows would be true of those that were seen alone.
+            raise RuntimeError(
+                f"{block.path}: {block.num_rows} rows were counted from row {block.first_row_id} "
+                f"on, and {told} were read."
+            )
         return _Read(number, block.digest, found)
 
     def score(self, read: Entry | _Read) -> Entry | _Scored:
@@ -111,6 +118,11 @@ class PartScorer:
 def _made(make: MakeColumns, predictor: BatchPredictor) -> RowColumns:
     """Made once a process."""
     return make(predictor)
+
+
+def forget_columns() -> None:
+    """Lets go of the models that columns were made for."""
+    _made.cache_clear()
 
 
 def rejects_path(work: Path, number: int) -> Path:

@@ -136,7 +136,7 @@ class BatchPredictor:
 
         Raises:
             CheckpointError: there is no such model, or a file of the run is missing, changed or
-                does not fit.
+                does not fit; or the run was replaced meanwhile.
         """
         path = local_run(path)
         run = RunFolder.open(path)
@@ -153,6 +153,7 @@ class BatchPredictor:
             model.import_state(run.weights())
         except ValueError as cause:
             raise CheckpointError(f"{path}/weights.safetensors: {cause}") from cause
+        run.require_unchanged()
         return cls(
             run=run,
             encoder=encoder,

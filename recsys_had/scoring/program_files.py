@@ -84,7 +84,10 @@ def write_program(
             **facts,
             "inputs": [given.described() for given in flat.inputs],
             "outputs": [{"name": "logit", "dtype": "float32", "shape": ["B"]}],
-            "score": "1 / (1 + exp(-logit)), before any calibration",
+            "score": "1 / (1 + exp(-(logit + shift))), before any calibration",
+            # For the negatives that training left out; 0 where it left out none.
+            "shift": predictor.shift,
+            "run_has_calibrator": predictor.calibrated,
             "checked_batch_sizes": [] if worst is None else list(CHECKED_SIZES),
             "largest_score_error": worst,
             "versions": library_versions(),

@@ -11,9 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys_had.data.folder import DataFolder
+from recsys_had.errors import ConfigError
 from recsys_had.explanation import Explainer, explainer_of_run, look_at_split
+from recsys_had.frame_scorer import FrameScorer
 from recsys_had.scoring import BatchPredictor
 from recsys_had.tracking import store_client
+from tests.pipelines.test_predict import raw_frame
 
 FIELDS = {"visits", "user", "item", "tags", "age"}
 
@@ -100,6 +103,15 @@ def test_what_cannot_be_explained_is_refused(cli, job, few, tmp_path, words) -> 
     done = cli("predict", job.run, "--input", few, "--out", tmp_path / "s", *words)
     assert done.code == 2
     assert words[-2] in done.err
+
+
+def test_a_frame_is_explained_by_a_baseline_that_there_is(job) -> None:
+    """MLflow passes any text on, where the commands have a choice."""
+    score = FrameScorer(job.run)
+    frame = raw_frame(job).head(2)
+    with pytest.raises(ConfigError, match=r"^baseline 'unsen': is unknown\. Did you mean 'unseen'"):
+        score(frame, {"explain": 2, "baseline": "unsen"})
+    assert len(score(frame, {"explain": 2, "baseline": "unseen"})) == 2
 
 
 def test_interactions_tells_mean_absolute_effects_the_strongest_first(cli, job, tmp_path) -> None:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -13,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from recsys_had.errors import CheckpointError
-from recsys_had.model_uri import local_run
+from recsys_had.model_uri import _location, local_run
 from recsys_had.scoring import BatchPredictor
 from tests.pipelines.conftest import Job
 
@@ -165,3 +166,29 @@ def test_a_changed_file_of_a_logged_model_is_refused(
     done = cli("predict", "models:/ctr/1", "--input", job.raw, "--out", tmp_path / "scores")
     assert done.code == 2
     assert "weights.safetensors: was changed after training. Restore it." in done.err
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_run_names_the_model_that_it_logged_last(
+    monkeypatch: pytest.MonkeyPatch, order: int
+) -> None:
+    """A store tells a run's models in the order of their random ids, whenever they were logged."""
+    models = {
+        name: SimpleNamespace(name="model", creation_timestamp=time, artifact_location=f"at {time}")
+        for name, time in [("m-1", 10), ("m-2", 30), ("m-3", 20)][::order]
+    }
+    held = [SimpleNamespace(model_id=name) for name in models]
+    client = SimpleNamespace(
+        get_run=lambda run_id: SimpleNamespace(outputs=SimpleNamespace(model_outputs=held)),
+        get_logged_model=models.__getitem__,
+    )
+    assert _location(client, "runs:/ab/model") == "at 30"
+
+
+@pytest.mark.parametrize("words", [["calibrate"], ["novelty"], ["interactions", "--keep-mean"]])
+def test_a_logged_model_is_not_changed(cli, job: Job, logged: Logged, words: list[str]) -> None:
+    model = local_run("models:/ctr@champion")
+    before = (model / "manifest.json").read_bytes()
+    done = cli(*words, "models:/ctr@champion", "--data", job.data)
+    assert done.code == 2 and done.err.startswith("models:/ctr@champion: is a model in MLflow, and")
+    assert (model / "manifest.json").read_bytes() == before

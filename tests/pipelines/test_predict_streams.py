@@ -1,12 +1,16 @@
 """``recsys-had predict`` at scale: parts, processes, streams, rejects; the scores never change."""
 
+import gc
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +22,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys_had.data.folder import DataFolder
-from recsys_had.errors import DataError
+from recsys_had.errors import CheckpointError, DataError
+from recsys_had.extra_columns import extra_columns
 from recsys_had.scoring import BatchPredictor, predict_files
+from recsys_had.scoring.reading import ReadRows, read_rows
 from tests.pipelines.conftest import Job
 from tests.pipelines.test_predict import raw_frame, scores_of
 
@@ -231,6 +237,188 @@ def test_a_stream_that_was_killed_goes_on_with_what_is_the_same(
     frame = raw_frame(job)
     frame.loc[0, "user"] = users[1]
     assert scores["score"][0] == predictor.score_frame(frame[:1])[0]
+
+
+class Killed(BaseException):
+    """As far as the output folder can tell, a kill."""
+
+
+def begun(parts: int, predictor: BatchPredictor, inputs: list[Any], out: Path) -> None:
+    """A job that ends after so many parts, and leaves them."""
+    told: list[int] = []
+
+    def on_rows(rows: int) -> None:
+        told.append(rows)
+        if len(told) == parts:
+            raise Killed
+
+    with pytest.raises(Killed):
+        predict_files(
+            predictor, inputs, out, keep=["user"], block_bytes=BLOCK_BYTES, on_rows=on_rows
+        )
+
+
+def with_users(table: pa.Table, users: pa.Array) -> pa.Table:
+    return table.set_column(table.column_names.index("user"), "user", users)
+
+
+def of_dictionary(table: pa.Table, values: list[str]) -> pa.Table:
+    codes = pa.array(np.arange(len(table)) % len(values), pa.int32())
+    return with_users(table, pa.DictionaryArray.from_arrays(codes, pa.array(values)))
+
+
+def stream_of(tables: list[pa.Table]) -> bytes:
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, tables[0].schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("what", ["fewer blocks", "a shorter block", "dictionaries", "types"])
+def test_a_stream_that_comes_otherwise_scores_as_it_does_alone(
+    job: Job, predictor: BatchPredictor, tmp_path: Path, standard_input, what: str
+) -> None:
+    """Blocks have the bytes they had, and stand elsewhere or mean something else."""
+    table = raw_table(job)
+    blocks = [table.slice(row, 250) for row in range(0, len(table), 250)]
+    match what:
+        case "fewer blocks":
+            again = blocks[:2]
+        case "a shorter block":
+            again = [blocks[0].slice(0, 200), *blocks[1:]]
+        case "dictionaries":
+            again = [of_dictionary(block, ["u3", "u4"]) for block in blocks]
+            blocks = [of_dictionary(block, ["u1", "u2"]) for block in blocks]
+        case _:
+            numbers = np.resize(np.array([1, -1], np.int32), 250)
+            again = [with_users(block, pa.array(numbers.view(np.uint32))) for block in blocks]
+            blocks = [with_users(block, pa.array(numbers)) for block in blocks]
+    standard_input(stream_of(blocks))
+    begun(5, predictor, ["-"], tmp_path / "s")
+    for out, resume in (("s", True), ("alone", False)):
+        standard_input(stream_of(again))
+        predict_files(
+            predictor,
+            ["-"],
+            tmp_path / out,
+            keep=["user"],
+            resume=resume,
+            block_bytes=BLOCK_BYTES,
+        )
+    names = [sorted(path.name for path in (tmp_path / out).iterdir()) for out in ("s", "alone")]
+    assert names[0] == names[1]
+    pd.testing.assert_frame_equal(scores_of(tmp_path / "s"), scores_of(tmp_path / "alone"))
+    rows = np.arange(sum(len(block) for block in again))
+    np.testing.assert_array_equal(scores_of(tmp_path / "s")["row_id"], rows)
+
+
+def test_a_stream_without_the_mark_of_its_end_is_refused(
+    job: Job, predictor: BatchPredictor, tmp_path: Path, standard_input
+) -> None:
+    """Cut between two batches it looks like a shorter one: its writer may have been killed."""
+    table = raw_table(job)
+    for rows in (3000, 250, 0):
+        standard_input(as_stream(table.slice(0, rows))[:-8])
+        with pytest.raises(DataError, match=r"^standard input: ends without the mark of its end,"):
+            predict_files(predictor, ["-"], tmp_path / "s", block_bytes=BLOCK_BYTES)
+        assert not (tmp_path / "s").exists()
+
+
+def test_batches_with_a_dictionary_each_are_read_together(
+    job: Job, predictor: BatchPredictor, tmp_path: Path, standard_input
+) -> None:
+    """A byte numbers the values of each, and not those of all."""
+    table, codes = raw_table(job).slice(0, 200), pa.array(np.arange(100), pa.int8())
+    users = [[f"{first}{row}" for row in range(100)] for first in "uv"]
+    coded = [
+        with_users(
+            table.slice(100 * n, 100), pa.DictionaryArray.from_arrays(codes, pa.array(values))
+        )
+        for n, values in enumerate(users)
+    ]
+    standard_input(stream_of(coded))
+    predict_files(predictor, ["-"], tmp_path / "s")
+    plain = predictor.score_frame(with_users(table, pa.array([*users[0], *users[1]])))
+    np.testing.assert_array_equal(scores_of(tmp_path / "s")["score"], plain)
+
+
+def test_a_row_that_is_lost_on_the_way_is_noticed(
+    job: Job, predictor: BatchPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is counted when a file is cut into blocks is what must come of them."""
+
+    def losing(block: Any, *words: Any, **options: Any) -> ReadRows:
+        found = read_rows(block, *words, **options)
+        return replace(found, rows=found.rows.take(np.arange(1, len(found.rows))))
+
+    monkeypatch.setattr("recsys_had.scoring.parts.read_rows", losing)
+    with pytest.raises(RuntimeError, match=r"3000 rows were counted from row 0 on, and 2999 were"):
+        predict_files(predictor, [job.raw], tmp_path / "s")
+
+
+def test_weights_that_are_written_to_while_they_score_give_no_scores(
+    job: Job, tmp_path: Path
+) -> None:
+    """They are the file's own pages; another file in its place is none of theirs."""
+    shutil.copytree(job.run, tmp_path / "run")
+    weights = tmp_path / "run" / "weights.safetensors"
+    predictor = BatchPredictor.load(tmp_path / "run")
+    content = weights.read_bytes()
+
+    def replace(rows: int) -> None:
+        (tmp_path / "other").write_bytes(content[:-4] + b"\x01\x02\x03\x04")
+        (tmp_path / "other").replace(weights)
+
+    def write(rows: int) -> None:
+        with weights.open("r+b") as file:
+            file.seek(-4, 2)
+            file.write(b"\x01\x02\x03\x04")
+
+    assert predict_files(predictor, [job.raw], tmp_path / "s", on_rows=replace).rows == 3000
+    weights.write_bytes(content)
+    predictor = BatchPredictor.load(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"was written to while it was used\."):
+        predict_files(predictor, [job.raw], tmp_path / "t", on_rows=write)
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_job_that_is_done_holds_no_model(job: Job, tmp_path: Path) -> None:
+    predictor = BatchPredictor.load(job.run)
+    alive = weakref.ref(predictor)
+    columns = extra_columns(explain=1, novelty="unseen")
+    predict_files(predictor, [job.raw], tmp_path / "s", extras=columns)
+    del predictor
+    gc.collect()
+    assert alive() is None
+
+
+@pytest.mark.parametrize("what", ["written to", "replaced", "gone"])
+def test_a_file_that_changes_while_it_is_read_gives_no_scores(
+    job: Job, predictor: BatchPredictor, tmp_path: Path, what: str
+) -> None:
+    """Some blocks would be of what it was, and others of what it is."""
+    path, other, out = tmp_path / "rows.tsv", tmp_path / "other.tsv", tmp_path / "s"
+    path.write_bytes(job.raw.read_bytes())
+    other.write_text(job.raw.read_text().replace("u1\t", "u2\t"))
+
+    def change(rows: int) -> None:
+        if not other.exists():
+            return
+        match what:
+            case "written to":
+                with path.open("a") as file:
+                    file.write("0\t20\t1\tu1\ti1\t\ts\n")
+                other.unlink()
+            case "replaced":
+                other.replace(path)
+            case _:
+                path.unlink(missing_ok=True)
+
+    told = rf"^{path}: (was changed while it was read|cannot be read)"
+    with pytest.raises(DataError, match=told):
+        predict_files(predictor, [path], out, block_bytes=BLOCK_BYTES, on_rows=change)
+    assert not out.exists()
 
 
 def test_a_lost_worker_is_told_with_what_to_do(

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from recsys_had.batch import EncodedRows
+from recsys_had.calibration import Calibrator
+from recsys_had.calibration.maps import TemperatureMap
 from recsys_had.data.folder import layout_of
 from recsys_had.data.parquet import rows_from_table
+from recsys_had.run_folder import RunFolder, sealed
 from recsys_had.scoring import BatchPredictor, onnx_program, torch_program
 from recsys_had.scoring.drawn_rows import drawn_rows
 from recsys_had.scoring.program_files import write_program
@@ -273,3 +277,28 @@ def test_drawn_rows_reach_all_that_tables_hold(job: Job) -> None:
         assert np.unique(rows.ids[:, place]).tolist() == list(range(held))
     assert np.unique(np.diff(rows.lists["tags"].offsets)).tolist() == [0, 1, 2, 3, 4, 5]
     assert onnx_program.TRACED_ROWS > 1
+
+
+def test_the_correction_for_sampling_and_a_calibrator_that_is_left_out_are_told(
+    job: Job, tmp_path: Path
+) -> None:
+    """Whoever follows the manifest comes to the run's own scores, before its calibrator."""
+    folder = tmp_path / "run"
+    shutil.copytree(job.run, folder)
+    run = RunFolder.open(folder)
+    sampled = sealed({**run.manifest, "sampling": {"negatives": 0.1, "left_out": 7}})
+    (folder / "manifest.json").write_text(json.dumps(sampled))
+    before = BatchPredictor.load(folder)
+    calibrator = Calibrator(whole=TemperatureMap(temperature=2.0))
+    before.run.add("calibrator", calibrator.to_text())
+    manifest = torch_program.export_torch(BatchPredictor.load(folder), tmp_path / "out")
+    assert manifest["score"] == "1 / (1 + exp(-(logit + shift))), before any calibration"
+    assert manifest["run_has_calibrator"] is True
+    program = torch.export.load(tmp_path / "out" / "model.pt2").module()
+    flat = torch_program.FlatModel(before.model, layout_of(before.run.card))
+    rows = drawn_rows(before.model, layout_of(before.run.card), size=9, seed=1)
+    with torch.no_grad():
+        logit = program(*flat.tensors(rows)).numpy().astype(np.float64)
+    found = 1 / (1 + np.exp(-(logit + manifest["shift"])))
+    np.testing.assert_allclose(found, before.score_rows(rows), rtol=0, atol=1e-6)
+    assert np.abs(found - 1 / (1 + np.exp(-logit))).max() > 0.1

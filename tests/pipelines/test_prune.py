@@ -1,12 +1,17 @@
 """``recsys-had prune``: a smaller run that is a run like any other."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+
+from recsys_had.calibration import Calibrator
+from recsys_had.calibration.maps import PlattMap
+from recsys_had.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +115,16 @@ def test_rows_of_another_vocabulary_are_refused(cli, job, paired, later, tmp_pat
     done = cli("prune", paired, "--data", later, "--out", tmp_path / "small", "--keep", 3)
     assert done.code == 2
     assert "was encoded with another vocabulary" in done.err
+
+
+def test_both_runs_are_measured_without_a_calibrator(cli, job, paired, tmp_path) -> None:
+    """It is not carried over, and what it does to logloss is no cost of pruning."""
+    folder = tmp_path / "run"
+    shutil.copytree(paired, folder)
+    words = ("--data", job.data, "--rows", 20, "--keep", 9, "--json")
+    plain = cli("prune", folder, *words, "--out", tmp_path / "a").json["before"]
+    far_off = Calibrator(whole=PlattMap(slope=1.0, intercept=5.0))
+    RunFolder.open(folder).add("calibrator", far_off.to_text())
+    done = cli("prune", folder, *words, "--out", tmp_path / "b")
+    assert done.code == 0, done.err
+    assert done.json["before"]["logloss"] == plain["logloss"]

@@ -1,13 +1,16 @@
 """What is added to a run after its training."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from recsys_had.data.encode import Encoder
 from recsys_had.errors import CheckpointError, DataError
 from recsys_had.folder_lock import FolderLock
-from recsys_had.run_folder import RunFolder
+from recsys_had.run_folder import RunFolder, sealed
+from recsys_had.scoring import BatchPredictor
 from tests.pipelines.conftest import Job
 
 
@@ -81,3 +84,35 @@ def test_a_kill_while_dropping_leaves_the_run_with_it(
         with pytest.raises(KeyboardInterrupt):
             run.drop("note")
     assert RunFolder.open(run.path).addition("note") == "first"
+
+
+def test_what_was_fitted_to_one_model_is_not_added_to_another(run: RunFolder) -> None:
+    """The run was trained anew while a calibrator of the old one was fitted."""
+    manifest = {**run.manifest, "weights_digest": "another"}
+    (run.path / "manifest.json").write_text(json.dumps(sealed(manifest)))
+    for change in (lambda: run.add("note", "first"), lambda: run.drop("note")):
+        with pytest.raises(CheckpointError, match=r"holds another run than the one"):
+            change()
+    assert RunFolder.open(run.path).addition("note") is None
+
+
+def test_an_addition_that_is_replaced_while_it_is_used_is_told(run: RunFolder) -> None:
+    first = run.add("note", "first")
+    run.add("note", "second")
+    with pytest.raises(CheckpointError, match=r"note-\w+\.json: was changed while the run"):
+        first.addition("note")
+
+
+def test_a_run_that_is_replaced_while_it_is_loaded_scores_nothing(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files were seen to be right, and others lie there when they are read."""
+    load = Encoder.load
+
+    def replaced(folder: Path) -> Encoder:
+        (run.path / "manifest.json").write_text(json.dumps(sealed({**run.manifest, "steps": -1})))
+        return load(folder)
+
+    monkeypatch.setattr("recsys_had.scoring.predictor.Encoder.load", replaced)
+    with pytest.raises(CheckpointError, match=r"was changed while it was read\. Run the command"):
+        BatchPredictor.load(run.path)
