@@ -57,16 +57,19 @@ def read_rows(
     rejects = REJECTS.empty_table()
     try:
         frame = block.read()
-        values = encoder.prepare(frame, place=block.place)
+        values = encoder.prepare(_inputs(frame, encoder), place=block.place)
     except DataError:
         # Most blocks are right; only one that is not is gone through row by row.
         if not reject:
             raise
         sifted = sift_block(
-            block, lambda rows, place, found: encoder.prepare(rows, place=place, problems=found)
+            block,
+            lambda rows, place, found: encoder.prepare(
+                _inputs(rows, encoder), place=place, problems=found
+            ),
         )
         frame, places, rejects = sifted.frame, sifted.kept, sifted.rejects
-        values = encoder.prepare(frame)
+        values = encoder.prepare(_inputs(frame, encoder))
     return ReadRows(
         _encoded(values, encoder, block.first_row_id + places),
         {name: frame[name].to_arrow() for name in keep},
@@ -80,8 +83,13 @@ def read_frame(frame: pl.DataFrame, encoder: Encoder) -> ReadRows:
     Raises:
         DataError: a column is missing, or one line per value that is not what its column asks.
     """
-    rows = _encoded(encoder.prepare(frame), encoder, np.arange(len(frame)))
+    rows = _encoded(encoder.prepare(_inputs(frame, encoder)), encoder, np.arange(len(frame)))
     return ReadRows(rows, {}, REJECTS.empty_table())
+
+
+def _inputs(frame: pl.DataFrame, encoder: Encoder) -> pl.DataFrame:
+    """What the model reads: whatever a label or a kept column holds is no mistake here."""
+    return frame.select([name for name in encoder.required_columns if name in frame.columns])
 
 
 def _encoded(values: pa.RecordBatch, encoder: Encoder, row_id: NDArray[np.int64]) -> EncodedRows:
