@@ -108,9 +108,11 @@ def calibrate(
 
 def remove_calibrator(run: Path) -> dict[str, Any]:
     """Takes the calibrator of a run away; tells whether there was one."""
+    from recsys_had.model_uri import local_run
     from recsys_had.run_folder import RunFolder
 
-    folder = RunFolder.open(run)
+    folder = RunFolder.open(local_run(run))
+    folder.require_changeable()
     removed = folder.addition("calibrator") is not None
     if removed:
         folder = folder.drop("calibrator")

@@ -62,6 +62,8 @@ def interactions(
     if out is not None and out.suffix != ".png":
         raise DataError(f"{out}: must end in .png.")
     predictor = BatchPredictor.load(run)
+    if keep_mean:
+        predictor.run.require_changeable()
     baseline, sources = look_at_split(predictor, DataFolder.open(data), split, num_rows=rows)
     explainer = Explainer(predictor.model, baseline)
     effects = explainer.of_sources(sources)

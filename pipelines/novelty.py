@@ -41,6 +41,7 @@ def novelty(run: Path, *, data: "AnyPath", method: str = "likelihood") -> dict[s
     from recsys_had.tracking import record_later
 
     predictor = BatchPredictor.load(run)
+    predictor.run.require_changeable()
     text = fit_novelty(predictor, DataFolder.open(data), method)
     added = predictor.run.add(ADDITION, text)
     recorded = record_later(

@@ -85,6 +85,22 @@ class RunFolder:
         file = self.manifest.get("additions", {}).get(name)
         return None if file is None else (self.path / file).read_text()
 
+    def require_changeable(self) -> None:
+        """Refuses the copy of a run that MLflow keeps as a model: what is registered stays.
+
+        Whoever works long before he adds something asks first.
+
+        Raises:
+            CheckpointError: the run is such a copy.
+        """
+        # MLflow lays a model's files into artifacts/NAME beside its MLmodel.
+        if any((folder / "MLmodel").is_file() for folder in self.path.resolve().parents[:2]):
+            raise CheckpointError(
+                f"{self.path}: is the copy of a run that MLflow keeps as a model, and stays what "
+                "was logged. Give the run folder that `recsys-had train` wrote; with what is added "
+                "to it, it is logged as a new model."
+            )
+
     def add(self, name: str, text: str, *, suffix: str = ".json") -> "RunFolder":
         """Adds a file to a finished run, or puts it in the place of an earlier one.
 
@@ -97,7 +113,7 @@ class RunFolder:
             suffix: how the file's name ends.
 
         Raises:
-            CheckpointError: the folder cannot be written.
+            CheckpointError: the folder cannot be written, or is MLflow's.
             DataError: another command is writing to it.
 
         Returns:
@@ -112,7 +128,7 @@ class RunFolder:
             name: what it was added as.
 
         Raises:
-            CheckpointError: the folder cannot be written.
+            CheckpointError: the folder cannot be written, or is MLflow's.
             DataError: another command is writing to it.
 
         Returns:
@@ -121,6 +137,7 @@ class RunFolder:
         return self._replace(name, None)
 
     def _replace(self, name: str, fresh: "_Addition | None") -> "RunFolder":
+        self.require_changeable()
         lock = FolderLock(self.path, told=str(self.path))
         try:
             if fresh is not None:

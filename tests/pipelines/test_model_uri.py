@@ -165,3 +165,45 @@ def test_a_changed_file_of_a_logged_model_is_refused(
     done = cli("predict", "models:/ctr/1", "--input", job.raw, "--out", tmp_path / "scores")
     assert done.code == 2
     assert "weights.safetensors: was changed after training. Restore it." in done.err
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("by", ["uri", "path"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("calibrate", "--data", "DATA"),
+        ("calibrate", "--remove"),
+        ("novelty", "--data", "DATA", "--method", "unseen"),
+        ("interactions", "--data", "DATA", "--keep-mean", "--rows", "2"),
+    ],
+)
+def test_what_is_logged_stays_as_it_was_logged(
+    cli: Callable[..., Any], job: Job, logged: Logged, command: tuple[str, ...], by: str
+) -> None:
+    """Commands that add to a run are told to be given the run folder, and do no work first."""
+    kept = local_run("models:/ctr@champion")
+    before = everything(kept.parents[1])
+    words = [job.data if word == "DATA" else word for word in command[1:]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BatchPredictor, "logits", None)
+        done = cli(command[0], "models:/ctr@champion" if by == "uri" else kept, *words)
+    assert done.code == 2
+    assert done.err == (
+        f"{kept}: is the copy of a run that MLflow keeps as a model, and stays what was logged. "
+        "Give the run folder that `recsys-had train` wrote; with what is added to it, it is "
+        "logged as a new model.\n"
+    )
+    assert everything(kept.parents[1]) == before
+
+
+def test_a_logged_model_is_looked_at_all_the_same(
+    cli: Callable[..., Any], job: Job, logged: Logged
+) -> None:
+    words = ("interactions", "models:/ctr@champion", "--data", job.data, "--rows", 2, "--json")
+    done = cli(*words)
+    assert done.code == 0, done.err
