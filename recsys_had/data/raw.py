@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -74,6 +74,10 @@ class RawBlock:
             DataError: one line per row that is not as the file's format asks.
         """
         return self.read()
+
+    def unread(self) -> "RawBlock":
+        """The same without what was kept of reading it: of a plain file, a place alone."""
+        return replace(self, rows=replace(self.rows))
 
     def read(self) -> pl.DataFrame:
         """Parses the rows: columns of text, nulls where a value is missing.

@@ -12,8 +12,9 @@ from recsys_had.batch import EncodedRows
 from recsys_had.data.encode import Encoder
 from recsys_had.data.folder import layout_of
 from recsys_had.data.parquet import rows_from_table
+from recsys_had.data.problems import Problems
 from recsys_had.data.raw import RawBlock
-from recsys_had.data.read_block import REJECTS, sift_block, with_row_ids
+from recsys_had.data.read_block import REJECTS, rejects_of, sift_block, with_row_ids
 from recsys_had.errors import DataError
 
 
@@ -74,6 +75,37 @@ def read_rows(
         _encoded(values, encoder, block.first_row_id + places),
         {name: frame[name].to_arrow() for name in keep},
         with_row_ids(rejects, block),
+    )
+
+
+def without_rows(
+    read: ReadRows, bad: NDArray[np.bool_], block: RawBlock, reason: str, *, reject: bool
+) -> ReadRows:
+    """Leaves out rows of which nothing was known to be wrong while they were read.
+
+    Args:
+        read: the rows of a block.
+        bad: one truth a row.
+        block: where they come from.
+        reason: what is wrong with each.
+        reject: whether they are told among the rejects, not as an error.
+
+    Raises:
+        DataError: without ``reject``, one line per row.
+    """
+    places = read.rows.row_id - block.first_row_id
+    problems = Problems(every_row=True)
+    problems.add_rows(bad, lambda row: block.place(int(places[row])), lambda row: reason)
+    if not reject:
+        problems.raise_any()
+    rejects = pa.concat_tables(
+        [read.rejects, with_row_ids(rejects_of(block, problems, places), block)]
+    )
+    kept = pa.array(~bad)
+    return ReadRows(
+        read.rows.take(np.flatnonzero(~bad)),
+        {name: column.filter(kept) for name, column in read.kept.items()},
+        rejects.sort_by("row_id"),
     )
 
 
