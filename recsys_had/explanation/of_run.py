@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recsys_had.data.folder import DataFolder, layout_of
 from recsys_had.data.parquet import Position
+from recsys_had.errors import ConfigError
 from recsys_had.explanation.baseline import Baseline, mean_of_rows, mean_of_vocabularies, unseen
 from recsys_had.explanation.effects import Explainer
 from recsys_had.explanation.row_columns import ExplanationColumn
@@ -18,6 +19,7 @@ from recsys_had.scoring import BatchPredictor
 MEAN_ROW = "mean_row"
 # Fields of a row that form pairs where a pair costs evaluations: 66 pairs of 12, 741 of 39.
 _COMPARED = 12
+_BASELINES = ("mean", "unseen")
 
 
 def explainer_of_run(predictor: BatchPredictor, baseline: str = "mean") -> Explainer:
@@ -29,7 +31,7 @@ def explainer_of_run(predictor: BatchPredictor, baseline: str = "mean") -> Expla
             that of its vocabularies; ``unseen``: a row of values that were never seen.
 
     Raises:
-        ConfigError: the model has a single field.
+        ConfigError: the baseline is neither, or the model has a single field.
     """
     return Explainer(predictor.model, _baseline(predictor, baseline), compared=_COMPARED)
 
@@ -50,12 +52,14 @@ class MakeExplanation:
         """What makes the column.
 
         Raises:
-            ConfigError: ``top`` is below 1, or the model has a single field.
+            ConfigError: ``top`` is below 1, ``baseline`` is none, or the model has a single field.
         """
         return ExplanationColumn(explainer_of_run(predictor, self.baseline), top=self.top)
 
 
 def _baseline(predictor: BatchPredictor, kind: str) -> Baseline:
+    if kind not in _BASELINES:
+        raise ConfigError(f"baseline: must be one of {', '.join(_BASELINES)}; got '{kind}'.")
     layout = layout_of(predictor.run.card)
     if kind == "unseen":
         return unseen(predictor.model, layout)
