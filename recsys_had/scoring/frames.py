@@ -1,5 +1,6 @@
 """Frames of raw rows, of whichever library, as one kind."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
@@ -100,7 +101,10 @@ def _from_pandas(name: str, column: "pd.Series[Any]") -> pl.Series:
         DataError: one line per value that is neither.
     """
     try:
-        return pl.from_pandas(column, nan_to_null=True).alias(name)
+        with warnings.catch_warnings():
+            # Of times with a zone pandas warns whoever reads them, Arrow among them.
+            warnings.filterwarnings("ignore", message="Series.values returning an ndarray")
+            return pl.from_pandas(column, nan_to_null=True).alias(name)
     except (TypeError, ValueError, OverflowError, pa.ArrowException, pl.exceptions.PolarsError):
         values = [
             None if pd.api.types.is_scalar(value) and pd.isna(value) else value for value in column
