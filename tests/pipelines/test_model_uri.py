@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from recsys_had.errors import CheckpointError
+from recsys_had.errors import CheckpointError, ConfigError, DataError
 from recsys_had.model_uri import local_run
 from recsys_had.scoring import BatchPredictor
 from tests.pipelines.conftest import Job
+from tests.pipelines.test_predict import raw_frame
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,26 @@ def test_a_changed_file_of_a_logged_model_is_refused(
     done = cli("predict", "models:/ctr/1", "--input", job.raw, "--out", tmp_path / "scores")
     assert done.code == 2
     assert "weights.safetensors: was changed after training. Restore it." in done.err
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_mistakes_in_a_frame_are_told_through_mlflow(job: Job, logged: Logged) -> None:
+    model = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
+    right = raw_frame(job)[:5].drop(columns=["label", "session"])
+    expected = BatchPredictor.load(logged.run).score_frame(right)
+    for frame in (right, right.assign(label="?", session=[["a"]] * 5, colour=[object()] * 5)):
+        assert model.predict(frame)["score"].to_numpy().tolist() == expected.tolist()
+    for frame, told in (
+        (right.drop(columns="user"), r"column user: is missing\. Known: age, "),
+        (right.assign(age="x"), r"row 4: column age: must be a whole number; got 'x'\.$"),
+        (right.assign(tags=["t1", ["t2"], "", None, "t3"]), r"row 0: column tags: must be a list"),
+        (right.assign(user=[{"a": 1}] * 5), r"column user: must hold text or numbers; got Struct"),
+    ):
+        with pytest.raises(DataError, match=told):
+            model.predict(frame)
+    with pytest.raises(ConfigError, match=r"baseline: must be one of mean, unseen; got 'mode'\."):
+        model.predict(right, params={"explain": 1, "baseline": "mode"})
+    assert len(model.predict(right[:0])) == 0
 
 
 def everything(folder: Path) -> dict[str, bytes]:
