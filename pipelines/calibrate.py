@@ -81,12 +81,11 @@ def calibrate(
 ) -> dict[str, Any]:
     """What ``--json`` prints."""
     from recsys_had.data.folder import DataFolder
-    from recsys_had.model_uri import own_run
     from recsys_had.scoring import BatchPredictor
     from recsys_had.scoring.calibrating import calibrate_run
     from recsys_had.tracking import record_later
 
-    predictor = BatchPredictor.load(own_run(run), calibrate=False)
+    predictor = BatchPredictor.load(run, calibrate=False)
     done = calibrate_run(
         predictor,
         DataFolder.open(data),
@@ -109,10 +108,11 @@ def calibrate(
 
 def remove_calibrator(run: Path) -> dict[str, Any]:
     """Takes the calibrator of a run away; tells whether there was one."""
-    from recsys_had.model_uri import own_run
+    from recsys_had.model_uri import local_run
     from recsys_had.run_folder import RunFolder
 
-    folder = RunFolder.open(own_run(run))
+    folder = RunFolder.open(local_run(run))
+    folder.require_changeable()
     removed = folder.addition("calibrator") is not None
     if removed:
         folder = folder.drop("calibrator")

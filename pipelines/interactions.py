@@ -56,13 +56,14 @@ def interactions(
     from recsys_had.errors import DataError
     from recsys_had.explanation import Explainer, look_at_split, strength_of
     from recsys_had.explanation.of_run import MEAN_ROW
-    from recsys_had.model_uri import own_run
     from recsys_had.scoring import BatchPredictor
     from recsys_had.tracking import record_later
 
     if out is not None and out.suffix != ".png":
         raise DataError(f"{out}: must end in .png.")
-    predictor = BatchPredictor.load(own_run(run) if keep_mean else run)
+    predictor = BatchPredictor.load(run)
+    if keep_mean:
+        predictor.run.require_changeable()
     baseline, sources = look_at_split(predictor, DataFolder.open(data), split, num_rows=rows)
     explainer = Explainer(predictor.model, baseline)
     effects = explainer.of_sources(sources)

@@ -36,12 +36,12 @@ def novelty(run: Path, *, data: "AnyPath", method: str = "likelihood") -> dict[s
     import json
 
     from recsys_had.data.folder import DataFolder
-    from recsys_had.model_uri import own_run
     from recsys_had.scoring import BatchPredictor, fit_novelty
     from recsys_had.scoring.novelty import ADDITION
     from recsys_had.tracking import record_later
 
-    predictor = BatchPredictor.load(own_run(run))
+    predictor = BatchPredictor.load(run)
+    predictor.run.require_changeable()
     text = fit_novelty(predictor, DataFolder.open(data), method)
     added = predictor.run.add(ADDITION, text)
     recorded = record_later(

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from recsys_had.errors import CheckpointError, ConfigError
+from recsys_had.errors import CheckpointError
 from recsys_had.suggest import nearest
 from recsys_had.tracking import download_logged, given_store, mlflow_reason, store_client
 
@@ -59,25 +59,6 @@ def local_run(run: Path | str) -> Path:
     except Exception as cause:
         raise CheckpointError(f"{uri}: MLflow at {store}: {mlflow_reason(cause)}") from cause
     return _run_within(folder, uri)
-
-
-def own_run(run: Path | str) -> Path:
-    """The run folder, for commands that write into it.
-
-    Args:
-        run: a path.
-
-    Raises:
-        ConfigError: it is a model URI. What was logged stays as it is, and a copy of it is lost.
-
-    >>> own_run("runs/ctr")
-    PosixPath('runs/ctr')
-    """
-    if is_model_uri(str(run)):
-        raise ConfigError(
-            f"{run}: is a model in MLflow, and a logged model is not changed. Give its run folder."
-        )
-    return Path(run)
 
 
 def _location(client: Any, uri: str) -> str:

@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -165,8 +166,7 @@ class OutputFolder:
                 shutil.rmtree(self.stage, ignore_errors=True)
             else:
                 self._drop_work()
-            if not self._existed and self.path.is_dir() and not any(self.path.iterdir()):
-                _remove(self.path)
+            self._drop_if_empty()
         if full and not isinstance(error, RecsysHadError):
             hint = (
                 "Free some space and add --resume: the last checkpoint is kept."
@@ -204,6 +204,10 @@ class OutputFolder:
                 fresh.write_text(json.dumps(self._fingerprint))
                 fresh.rename(self._root / _FINGERPRINT)
         except OSError as cause:
+            if not self.resumed:
+                with suppress(OSError, RecsysHadError):
+                    self._drop_work()
+                    self._drop_if_empty()
             raise DataError(
                 f"{self.path}: cannot be written: {cause.strerror}. Choose another folder."
                 if isinstance(self.path, Path)
@@ -244,6 +248,11 @@ class OutputFolder:
                 f"{self.path}: the output folder holds a finished result. "
                 "Add --overwrite to replace it, or choose another folder."
             )
+
+    def _drop_if_empty(self) -> None:
+        """Removes the folder where it was not there before and holds nothing."""
+        if not self._existed and self.path.is_dir() and not any(self.path.iterdir()):
+            _remove(self.path)
 
     def _drop_work(self) -> None:
         if isinstance(self._claim, StorePath):

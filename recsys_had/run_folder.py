@@ -101,6 +101,22 @@ class RunFolder:
             )
         return text
 
+    def require_changeable(self) -> None:
+        """Refuses the copy of a run that MLflow keeps as a model: what is registered stays.
+
+        Whoever works long before he adds something asks first.
+
+        Raises:
+            CheckpointError: the run is such a copy.
+        """
+        # MLflow lays a model's files into artifacts/NAME beside its MLmodel.
+        if any((folder / "MLmodel").is_file() for folder in self.path.resolve().parents[:2]):
+            raise CheckpointError(
+                f"{self.path}: is the copy of a run that MLflow keeps as a model, and stays what "
+                "was logged. Give the run folder that `recsys-had train` wrote; with what is added "
+                "to it, it is logged as a new model."
+            )
+
     def add(self, name: str, text: str, *, suffix: str = ".json") -> "RunFolder":
         """Adds a file to a finished run, or puts it in the place of an earlier one.
 
@@ -113,7 +129,8 @@ class RunFolder:
             suffix: how the file's name ends.
 
         Raises:
-            CheckpointError: the folder cannot be written, or holds another run meanwhile.
+            CheckpointError: the folder cannot be written, is MLflow's, or holds another run
+                meanwhile.
             DataError: another command is writing to it.
 
         Returns:
@@ -128,7 +145,8 @@ class RunFolder:
             name: what it was added as.
 
         Raises:
-            CheckpointError: the folder cannot be written, or holds another run meanwhile.
+            CheckpointError: the folder cannot be written, is MLflow's, or holds another run
+                meanwhile.
             DataError: another command is writing to it.
 
         Returns:
@@ -137,6 +155,7 @@ class RunFolder:
         return self._replace(name, None)
 
     def _replace(self, name: str, fresh: "_Addition | None") -> "RunFolder":
+        self.require_changeable()
         lock = FolderLock(self.path, told=str(self.path))
         try:
             if fresh is not None:

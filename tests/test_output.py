@@ -179,6 +179,23 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     assert not out.exists()
 
 
+def test_a_disk_that_is_full_from_the_beginning_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(Path, "write_text", full)
+    for kept in (False, True):
+        if kept:
+            out.mkdir()
+        with pytest.raises(DataError, match=rf"^{out}: cannot be written: No space left on"):
+            OutputFolder(out, marker="m")
+        assert list(tmp_path.rglob("*")) == [out] * kept
+
+
 def test_publishing_without_the_marker_is_a_bug(tmp_path: Path) -> None:
     folder = OutputFolder(tmp_path / "out", marker="m")
     with pytest.raises(ValueError, match=r"^publish: the marker m was not staged\.$"):

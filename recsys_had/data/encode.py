@@ -35,6 +35,7 @@ from recsys_had.schema import DatasetCard
 from recsys_had.storage import AnyPath
 from recsys_had.suggest import nearest
 
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 Ids = Vocabulary | VocabularyFile | HashedIds | ManagedHashes
 
 
@@ -423,7 +424,7 @@ class Encoder:
         return prepare(frame, self.card, self._lookups, place=named, problems=problems)
 
     def _transform(self, name: str, values: pa.Array) -> NDArray[np.float32]:
-        """A dense input as the model reads it; 0 where it is missing."""
+        """A dense input as the model reads it, always finite; 0 where it is missing."""
         numbers: NDArray[np.float64] = values.to_numpy(zero_copy_only=False)
         column = self.card.all_columns[name]
         assert isinstance(column, IntegerColumn | FloatColumn)
@@ -433,7 +434,8 @@ class Encoder:
             numbers = self._scales[name].apply(numbers)
         elif column.transform == "min_max":
             numbers = self._ranges[name].apply(numbers)
-        return np.nan_to_num(numbers, nan=0.0).astype(np.float32)
+        # A small deviation may lift a finite number beyond float32.
+        return np.nan_to_num(numbers, nan=0.0).clip(-_FLOAT32_MAX, _FLOAT32_MAX).astype(np.float32)
 
 
 def _vocabulary(field: Field, values: Any, rows: NDArray[np.bool_]) -> Vocabulary:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from recsys_had.columns import source_columns
 from recsys_had.data.files import expand
 from recsys_had.data.problems import Problems
-from recsys_had.data.rawfile import check_header, open_raw
+from recsys_had.data.rawfile import check_header, open_raw, told_of_further
 from recsys_had.data.sift import sift_table, sift_text
 from recsys_had.data.table import TableFile, TableRows
 from recsys_had.data.text import TextFile, TextRows
@@ -74,6 +74,10 @@ class RawBlock:
             DataError: one line per row that is not as the file's format asks.
         """
         return self.read()
+
+    def unread(self) -> "RawBlock":
+        """The same without what was kept of reading it: of a plain file, a place alone."""
+        return replace(self, rows=replace(self.rows))
 
     def read(self) -> pl.DataFrame:
         """Parses the rows: columns of text, nulls where a value is missing.
@@ -158,12 +162,19 @@ class RawSource:
         self._wanted = tuple(dict.fromkeys([*wanted, *keep]))
         self._files: list[tuple[int, TextFile | TableFile]] = []
         problems = Problems()
+        told: dict[str, list[AnyPath]] = {}
         for index, path in expand(inputs):
             try:
-                self._files.append((index, self._open(path, card)))
+                file = self._open(path, card)
             except DataError as error:
                 problems.add_error(error)
+                continue
+            self._files.append((index, file))
+            if further := told_of_further(file.columns, card, self._wanted):
+                told.setdefault(further, []).append(path)
         problems.raise_any()
+        for further, (first, *others) in told.items():
+            _log.info("%s%s: %s", first, _and_so_many(len(others)), further)
 
     @property
     def paths(self) -> list[tuple[int, AnyPath]]:
@@ -199,11 +210,13 @@ class RawSource:
     def _open(self, path: AnyPath, card: DatasetCard) -> TextFile | TableFile:
         file = open_raw(path, card.format, card.columns, optional=self._optional)
         check_header(file, self._wanted)
-        known = {*source_columns(card.columns), *self._wanted}
-        extra = [name for name in file.columns if name not in known]
-        if extra:
-            _log.info("%s: not in the card and so not read: %s.", file.path, ", ".join(extra))
         return file
+
+
+def _and_so_many(others: int) -> str:
+    if not others:
+        return ""
+    return f" and {others:,} other file{'s' if others > 1 else ''}"
 
 
 def _fingerprint(path: AnyPath) -> dict[str, str | int]:

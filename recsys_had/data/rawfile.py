@@ -6,7 +6,7 @@ from recsys_had.columns import Column, source_columns
 from recsys_had.data.table import TableFile
 from recsys_had.data.text import TextFile
 from recsys_had.errors import DataError
-from recsys_had.schema import FileFormat
+from recsys_had.schema import DatasetCard, FileFormat
 from recsys_had.storage import AnyPath
 from recsys_had.suggest import nearest
 
@@ -64,6 +64,13 @@ def check_columns(names: Sequence[str], wanted: Sequence[str], *, place: str) ->
     ]
     if problems:
         raise DataError(problems)
+
+
+def told_of_further(names: Sequence[str], card: DatasetCard, wanted: Sequence[str]) -> str:
+    """What is said of columns that nobody reads; nothing where there are none."""
+    known = {*source_columns(card.columns), *wanted}
+    further = [name for name in names if name not in known]
+    return f"not in the card and so not read: {', '.join(further)}." if further else ""
 
 
 _SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}

@@ -205,6 +205,19 @@ def sift_block(block: RawBlock, check: Callable[[pl.DataFrame, Place, Problems],
     return Sifted(kept, whole[right], reasons.table(block))
 
 
+def rejects_of(block: RawBlock, problems: Problems, rows: NDArray[np.int64]) -> pa.Table:
+    """The rows of a block that something is wrong with; see :class:`ReadBlock`.
+
+    Args:
+        block: the rows.
+        problems: what is wrong, of every row.
+        rows: the places in the block of those it is told of.
+    """
+    reasons = _Reasons()
+    reasons.add(problems, rows)
+    return reasons.table(block)
+
+
 def with_row_ids(rejects: pa.Table, block: RawBlock) -> pa.Table:
     """Rejected rows of a block, by their number over all inputs in place of that in the block."""
     row_id = pa.array(rejects["row"].to_numpy() + block.first_row_id)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys_had.columns import Column
-from recsys_had.data.arrow_texts import sound_texts
+from recsys_had.data.arrow_texts import sound_texts, to_polars
 from recsys_had.data.footer import check_footer
 from recsys_had.data.normalise import normalise_columns
 from recsys_had.data.problems import Problems
@@ -186,7 +186,7 @@ class TableRows:
         """
         try:
             batch = sound_texts(self.batch, place=self.place, problems=problems)
-            frame = pl.DataFrame(pl.from_arrow(batch)).select(self.wanted)
+            frame = to_polars(batch).select(self.wanted)
             return normalise_columns(frame, self.file.card_columns, missing=self.file.missing)
         except DataError as error:
             told = [f"{self.file.path}: {problem}" for problem in error.problems]

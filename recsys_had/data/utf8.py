@@ -1,4 +1,4 @@
-"""Bytes that are no UTF-8, found and told."""
+"""Bytes that are no UTF-8, and texts that cannot be: found and told."""
 
 
 def wrong_byte(data: bytes) -> int | None:
@@ -14,6 +14,19 @@ def wrong_byte(data: bytes) -> int | None:
     except UnicodeDecodeError as cause:
         return data[cause.start]
     return None
+
+
+def is_unicode(text: str) -> bool:
+    r"""Whether a text can be written in UTF-8: half of a pair of surrogates cannot.
+
+    >>> is_unicode("\u00e9"), is_unicode("\ud800")
+    (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def told(data: bytes) -> str:

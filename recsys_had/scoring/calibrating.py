@@ -71,6 +71,7 @@ def calibrate_run(
         SchemaError, CheckpointError: as for :meth:`BatchPredictor.split_logits` and
             :meth:`RunFolder.add`.
     """
+    predictor.run.require_changeable()
     if split == "train":
         raise DataError(
             f"{data.path}/train: the model has seen these labels and promises what it learned of "

@@ -6,7 +6,6 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from recsys_had.batch import EncodedRows
-from recsys_had.scoring.frames import as_polars
 from recsys_had.scoring.predictor import BatchPredictor, Watcher
 
 
@@ -62,5 +61,5 @@ def score_table(
         TypeError: it is no frame.
         DataError: a column is missing or holds what its kind does not allow.
     """
-    rows = predictor.read_frame(as_polars(frame)).rows
+    rows = predictor.read_frame(frame).rows
     return pa.table(score_columns(predictor, rows, extras))

@@ -7,28 +7,32 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys_had.data.raw import RawBlock
 from recsys_had.scoring.columns import MakeColumns, RowColumns, score_columns
 from recsys_had.scoring.predictor import BatchPredictor
-from recsys_had.scoring.reading import ReadRows, read_rows
+from recsys_had.scoring.reading import ReadRows, read_rows, without_rows
 from recsys_had.whole_files import file_digest, unfinished, write_whole
 
 _ROW_GROUP_ROWS = 1 << 16
+_NO_SCORE = "has a score that is not a number. Are its numbers too large, or the run's weights bad?"
 
 
 @dataclass(frozen=True)
 class _Read:
     number: int
-    digest: str | None
+    block: RawBlock
     found: ReadRows
 
 
 @dataclass(frozen=True)
 class _Scored:
-    read: _Read
+    number: int
+    digest: str | None
+    found: ReadRows
     columns: dict[str, Any]
 
 
@@ -78,7 +82,7 @@ class PartScorer:
                 f"{block.path}: {block.num_rows} rows were counted from row {block.first_row_id} "
                 f"on, and {told} were read."
             )
-        return _Read(number, block.digest, found)
+        return _Read(number, block.unread(), found)
 
     def score(self, read: Entry | _Read) -> Entry | _Scored:
         """The columns of a block's part."""
@@ -88,13 +92,18 @@ class PartScorer:
         columns: dict[str, Any] = {"row_id": pa.array(rows.row_id), **read.found.kept}
         extras = [_made(make, predictor) for make in self.extras]
         columns |= score_columns(predictor, rows, extras)
-        return _Scored(read, columns)
+        found, bad = read.found, np.isnan(columns["score"].to_numpy())
+        if bad.any():
+            found = without_rows(found, bad, read.block, _NO_SCORE, reject=self.reject)
+            kept = pa.array(~bad)
+            columns = {name: column.filter(kept) for name, column in columns.items()}
+        return _Scored(read.number, read.block.digest, found, columns)
 
     def write(self, scored: Entry | _Scored) -> Entry:
         """Writes a part, whole or not at all."""
         if isinstance(scored, dict):
             return scored
-        number, found = scored.read.number, scored.read.found
+        number, found = scored.number, scored.found
         rejects = rejects_path(self.work, number)
         rejects.unlink(missing_ok=True)
         if found.rejects.num_rows:
@@ -109,7 +118,7 @@ class PartScorer:
             "oov": {**found.unseen, **self.load().without_row(found.rows)},
         }
         # The last: what it tells of is whole.
-        note = json.dumps({**entry, "input": scored.read.digest})
+        note = json.dumps({**entry, "input": scored.digest})
         write_whole(self.work / f"part-{number:05d}.json", note)
         return entry
 

@@ -230,20 +230,18 @@ class BatchPredictor:
             TypeError: it is no frame.
             DataError: a column is missing or holds what its kind does not allow.
         """
-        return self.score_rows(self.read_frame(as_polars(frame)).rows)
+        return self.score_rows(self.read_frame(frame).rows)
 
-    def read_frame(self, frame: pl.DataFrame) -> ReadRows:
+    def read_frame(self, frame: object) -> ReadRows:
         """A frame of raw rows as the model reads it, as :meth:`score_frame` has it.
 
+        What its other columns hold, the label's among them, does not matter.
+
         Raises:
+            TypeError: it is no frame.
             DataError: a column is missing or holds what its kind does not allow.
         """
-        missing = [name for name in self.encoder.required_columns if name not in frame.columns]
-        if missing:
-            raise DataError(
-                [f"column {name}: is missing.{nearest(name, frame.columns)}" for name in missing]
-            )
-        return read_frame(frame, self.encoder)
+        return read_frame(as_polars(frame, self.encoder.required_columns), self.encoder)
 
     def score_split(self, data: DataFolder, split: str) -> tuple[Scores, Scores]:
         """Label and score of each row of an encoded split, in row order.

@@ -12,8 +12,9 @@ from recsys_had.batch import EncodedRows
 from recsys_had.data.encode import Encoder
 from recsys_had.data.folder import layout_of
 from recsys_had.data.parquet import rows_from_table
+from recsys_had.data.problems import Problems
 from recsys_had.data.raw import RawBlock
-from recsys_had.data.read_block import REJECTS, sift_block, with_row_ids
+from recsys_had.data.read_block import REJECTS, rejects_of, sift_block, with_row_ids
 from recsys_had.errors import DataError
 
 
@@ -57,20 +58,54 @@ def read_rows(
     rejects = REJECTS.empty_table()
     try:
         frame = block.read()
-        values = encoder.prepare(frame, place=block.place)
+        values = encoder.prepare(_inputs(frame, encoder), place=block.place)
     except DataError:
         # Most blocks are right; only one that is not is gone through row by row.
         if not reject:
             raise
         sifted = sift_block(
-            block, lambda rows, place, found: encoder.prepare(rows, place=place, problems=found)
+            block,
+            lambda rows, place, found: encoder.prepare(
+                _inputs(rows, encoder), place=place, problems=found
+            ),
         )
         frame, places, rejects = sifted.frame, sifted.kept, sifted.rejects
-        values = encoder.prepare(frame)
+        values = encoder.prepare(_inputs(frame, encoder))
     return ReadRows(
         _encoded(values, encoder, block.first_row_id + places),
         {name: frame[name].to_arrow() for name in keep},
         with_row_ids(rejects, block),
+    )
+
+
+def without_rows(
+    read: ReadRows, bad: NDArray[np.bool_], block: RawBlock, reason: str, *, reject: bool
+) -> ReadRows:
+    """Leaves out rows of which nothing was known to be wrong while they were read.
+
+    Args:
+        read: the rows of a block.
+        bad: one truth a row.
+        block: where they come from.
+        reason: what is wrong with each.
+        reject: whether they are told among the rejects, not as an error.
+
+    Raises:
+        DataError: without ``reject``, one line per row.
+    """
+    places = read.rows.row_id - block.first_row_id
+    problems = Problems(every_row=True)
+    problems.add_rows(bad, lambda row: block.place(int(places[row])), lambda row: reason)
+    if not reject:
+        problems.raise_any()
+    rejects = pa.concat_tables(
+        [read.rejects, with_row_ids(rejects_of(block, problems, places), block)]
+    )
+    kept = pa.array(~bad)
+    return ReadRows(
+        read.rows.take(np.flatnonzero(~bad)),
+        {name: column.filter(kept) for name, column in read.kept.items()},
+        rejects.sort_by("row_id"),
     )
 
 
@@ -80,8 +115,13 @@ def read_frame(frame: pl.DataFrame, encoder: Encoder) -> ReadRows:
     Raises:
         DataError: a column is missing, or one line per value that is not what its column asks.
     """
-    rows = _encoded(encoder.prepare(frame), encoder, np.arange(len(frame)))
+    rows = _encoded(encoder.prepare(_inputs(frame, encoder)), encoder, np.arange(len(frame)))
     return ReadRows(rows, {}, REJECTS.empty_table())
+
+
+def _inputs(frame: pl.DataFrame, encoder: Encoder) -> pl.DataFrame:
+    """What the model reads: whatever a label or a kept column holds is no mistake here."""
+    return frame.select([name for name in encoder.required_columns if name in frame.columns])
 
 
 def _encoded(values: pa.RecordBatch, encoder: Encoder, row_id: NDArray[np.int64]) -> EncodedRows:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recsys_had.data.arrow_texts import sound_texts
+from recsys_had.data.arrow_texts import BYTES_OF, sound_texts, to_polars
 from recsys_had.data.problems import MAX_PROBLEMS, Problems, quoted
 from recsys_had.data.values import required_columns
 from recsys_had.errors import DataError
@@ -36,15 +36,7 @@ _OTHERS = (
 )
 _LISTS = (_types.is_list, _types.is_large_list, _types.is_fixed_size_list)
 # Types of texts and bytes, and what has their layout without being asked to be text.
-_BYTES = {
-    kind: bytes_kind
-    for bytes_kind, text in (
-        (pa.binary(), pa.string()),
-        (pa.large_binary(), pa.large_string()),
-        (pa.binary_view(), pa.string_view()),
-    )
-    for kind in (bytes_kind, text)
-}
+_BYTES = {**BYTES_OF, **{kind: kind for kind in BYTES_OF.values()}}
 
 
 def frame_of_arrow(
@@ -158,7 +150,7 @@ def _frame(batches: list[pa.RecordBatch], card: DatasetCard, max_bytes: int) -> 
             problems=problems,
         )
         try:
-            frames.append(pl.DataFrame(sound))
+            frames.append(to_polars(sound))
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as cause:
             # A time zone that is not known, for one.
             raise DataError(f"body: holds what cannot be read: {_reason(cause)}.") from cause

@@ -13,6 +13,7 @@ import polars as pl
 
 from recsys_had.columns import Column, MultiCategoricalColumn, VectorColumn
 from recsys_had.data.problems import Problems, quoted
+from recsys_had.data.utf8 import is_unicode
 from recsys_had.schema import DatasetCard
 from recsys_had.scoring.frames import texts_of
 
@@ -99,15 +100,7 @@ def _is_plain(cells: Sequence[Any], kinds: set[type]) -> bool:
         return False
     if float in kinds and not all(math.isfinite(cell) for cell in cells if type(cell) is float):
         return False
-    return str not in kinds or _is_unicode("".join(cell for cell in cells if type(cell) is str))
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half of a pair of surrogates
-        return False
-    return True
+    return str not in kinds or is_unicode("".join(cell for cell in cells if type(cell) is str))
 
 
 def _wrong(cell: object, column: Column | None) -> str | None:
@@ -122,7 +115,7 @@ def _wrong(cell: object, column: Column | None) -> str | None:
             return f"must be text, a number, a truth or null; got {kind_of(cell)}."
         case float() if not math.isfinite(cell):
             return "must be a finite number; got one beyond 64 bits."
-        case str() if not _is_unicode(cell):
+        case str() if not is_unicode(cell):
             return f"must be Unicode; got half of a pair of surrogates in {quoted(cell)}."
         case _:
             return None

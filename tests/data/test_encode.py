@@ -201,6 +201,21 @@ def test_mean_and_deviation_are_exact_and_the_same_in_any_order_and_blocks(
     assert scale_of(shuffled, block) == whole
 
 
+@pytest.mark.parametrize("transform", ["standardise", "min_max"])
+def test_a_number_far_from_those_of_training_stays_finite(transform: str) -> None:
+    """It is finite, and so is what the model reads: the greatest number of 32 bits."""
+    card = parse_card(
+        "name: a\nformat: {type: csv}\nsplit: {by: given}\ncolumns: {y: {kind: label}, "
+        f"x: {{kind: float, transform: {transform}}}}}\n"
+    )
+    training = pl.DataFrame({"y": [0, 1], "x": [0.0, 1e-9]})
+    encoder = Encoder.fit_frame(card, training)
+    found = encoder.encode(pl.DataFrame({"x": [3e38, -3e38, 5e-10]}))["x"]
+    largest = float(np.finfo(np.float32).max)
+    assert found.to_list()[:2] == [largest, -largest]
+    assert 0 <= found[2] <= 0.5
+
+
 def test_a_column_of_one_number_or_none_is_standardised_to_0() -> None:
     for prices in ([5.0, 5.0, None, 5.0], [None] * 4):
         encoder = make(price=prices)

@@ -52,10 +52,10 @@ class Done:
 
 @pytest.fixture(scope="session")
 def cli() -> Callable[..., Done]:
-    """Runs ``recsys-had`` with the given words."""
+    """Runs ``recsys-had`` with the given words, and bytes on standard input."""
 
-    def run(*words: object) -> Done:
-        result = CliRunner().invoke(main, [str(word) for word in words])
+    def run(*words: object, given: bytes | None = None) -> Done:
+        result = CliRunner().invoke(main, [str(word) for word in words], input=given)
         return Done(result.exit_code, result.stdout, result.stderr)
 
     return run
@@ -131,3 +131,44 @@ def later(cli: Callable[..., Done], job: Job, tmp_path_factory: pytest.TempPathF
     done = cli("ingest", job.card, "--raw", folder / "raw.tsv", "--out", folder / "data", "--json")
     assert done.code == 0, done.err
     return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def kind_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs of a card with a column of every kind, by the files that it describes."""
+    from tests.pipelines.every_kind import make_run
+
+    folder = tmp_path_factory.mktemp("kinds")
+    return {
+        "csv": make_run(folder / "csv"),
+        "bare": make_run(folder / "bare", header=False),
+        "tsv": make_run(folder / "tsv", type="tsv", header=False),
+    }
+
+
+@pytest.fixture(scope="session")
+def kind_predictor(kind_runs: dict[str, Path]) -> Any:
+    """That of files with a header."""
+    from recsys_had.scoring import BatchPredictor
+
+    return BatchPredictor.load(kind_runs["csv"])
+
+
+@pytest.fixture(scope="session")
+def expected(kind_predictor: Any) -> Any:
+    """The scores of :data:`tests.pipelines.mistaken_inputs.ROWS`."""
+    import polars as pl
+
+    from tests.pipelines.mistaken_inputs import ROWS
+
+    found = kind_predictor.score_frame(pl.DataFrame(ROWS))
+    assert len(np.unique(found)) > 20
+    return found
+
+
+@pytest.fixture
+def predict(cli: Callable[..., Done], kind_runs: dict[str, Path], tmp_path: Path) -> Any:
+    """Scores inputs of any kind; see :class:`tests.pipelines.mistaken_inputs.Predict`."""
+    from tests.pipelines.mistaken_inputs import Predict
+
+    return Predict(cli, kind_runs, tmp_path)

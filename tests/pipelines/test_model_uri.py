@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from recsys_had.errors import CheckpointError
+from recsys_had.errors import CheckpointError, ConfigError, DataError
 from recsys_had.model_uri import _location, local_run
 from recsys_had.scoring import BatchPredictor
 from tests.pipelines.conftest import Job
+from tests.pipelines.test_predict import raw_frame
 
 
 @dataclass(frozen=True)
@@ -185,10 +186,63 @@ def test_a_run_names_the_model_that_it_logged_last(
     assert _location(client, "runs:/ab/model") == "at 30"
 
 
-@pytest.mark.parametrize("words", [["calibrate"], ["novelty"], ["interactions", "--keep-mean"]])
-def test_a_logged_model_is_not_changed(cli, job: Job, logged: Logged, words: list[str]) -> None:
-    model = local_run("models:/ctr@champion")
-    before = (model / "manifest.json").read_bytes()
-    done = cli(*words, "models:/ctr@champion", "--data", job.data)
-    assert done.code == 2 and done.err.startswith("models:/ctr@champion: is a model in MLflow, and")
-    assert (model / "manifest.json").read_bytes() == before
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_mistakes_in_a_frame_are_told_through_mlflow(job: Job, logged: Logged) -> None:
+    model = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
+    right = raw_frame(job)[:5].drop(columns=["label", "session"])
+    expected = BatchPredictor.load(logged.run).score_frame(right)
+    for frame in (right, right.assign(label="?", session=[["a"]] * 5, colour=[object()] * 5)):
+        assert model.predict(frame)["score"].to_numpy().tolist() == expected.tolist()
+    for frame, told in (
+        (right.drop(columns="user"), r"column user: is missing\. Known: age, "),
+        (right.assign(age="x"), r"row 4: column age: must be a whole number; got 'x'\.$"),
+        (right.assign(tags=["t1", ["t2"], "", None, "t3"]), r"row 0: column tags: must be a list"),
+        (right.assign(user=[{"a": 1}] * 5), r"column user: must hold text or numbers; got Struct"),
+    ):
+        with pytest.raises(DataError, match=told):
+            model.predict(frame)
+    with pytest.raises(ConfigError, match=r"baseline 'mode': is unknown\."):
+        model.predict(right, params={"explain": 1, "baseline": "mode"})
+    assert len(model.predict(right[:0])) == 0
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("by", ["uri", "path"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("calibrate", "--data", "DATA"),
+        ("calibrate", "--remove"),
+        ("novelty", "--data", "DATA", "--method", "unseen"),
+        ("interactions", "--data", "DATA", "--keep-mean", "--rows", "2"),
+    ],
+)
+def test_what_is_logged_stays_as_it_was_logged(
+    cli: Callable[..., Any], job: Job, logged: Logged, command: tuple[str, ...], by: str
+) -> None:
+    """Commands that add to a run are told to be given the run folder, and do no work first."""
+    kept = local_run("models:/ctr@champion")
+    before = everything(kept.parents[1])
+    words = [job.data if word == "DATA" else word for word in command[1:]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BatchPredictor, "logits", None)
+        done = cli(command[0], "models:/ctr@champion" if by == "uri" else kept, *words)
+    assert done.code == 2
+    assert done.err == (
+        f"{kept}: is the copy of a run that MLflow keeps as a model, and stays what was logged. "
+        "Give the run folder that `recsys-had train` wrote; with what is added to it, it is "
+        "logged as a new model.\n"
+    )
+    assert everything(kept.parents[1]) == before
+
+
+def test_a_logged_model_is_looked_at_all_the_same(
+    cli: Callable[..., Any], job: Job, logged: Logged
+) -> None:
+    words = ("interactions", "models:/ctr@champion", "--data", job.data, "--rows", 2, "--json")
+    done = cli(*words)
+    assert done.code == 0, done.err

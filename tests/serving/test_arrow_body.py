@@ -96,6 +96,8 @@ def test_a_stream_says_what_its_table_says(options: dict[str, Any]) -> None:
         (pa.array([12.0, None], pa.float16()), ["12", None]),
         (pa.array([True, False]), ["1", "0"]),
         (pa.array([decimal.Decimal("12.50"), decimal.Decimal("12.00")]), ["12.5", "12"]),
+        (pa.array([decimal.Decimal("1.50"), None], pa.decimal32(5, 2)), ["1.5", None]),
+        (pa.array([decimal.Decimal("-1.25")], pa.decimal64(12, 2)), ["-1.25"]),
         (pa.array(["a", None, "a"]).dictionary_encode(), ["a", None, "a"]),
         (pa.array([5, 6, 5]).dictionary_encode(), ["5", "6", "5"]),
         (pa.array(["a", "b" * 40], pa.string_view()), ["a", "b" * 40]),
