@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
@@ -39,6 +39,8 @@ class PredictReport:
         parts: names of the files written, in row order.
         peak_rss_bytes: most memory the processes have held, added up.
         digest: SHA-256 of the digests of all parts.
+        score_error: of a mode that is not exact, how far the scores of the first part's rows are
+            from the exact ones; see :mod:`recsys_had.scoring.score_error`.
     """
 
     rows_read: int
@@ -48,6 +50,7 @@ class PredictReport:
     parts: list[str]
     peak_rss_bytes: int
     digest: str
+    score_error: dict[str, Any] | None = None
 
 
 def predict_files(
@@ -107,6 +110,7 @@ def predict_files(
         "on_error": on_error,
         "block_bytes": block_bytes,
         "calibrated": predictor.calibrated,
+        "mode": predictor.mode.content,
     }
     with OutputFolder(
         out,
@@ -137,6 +141,7 @@ def predict_files(
         except WorkerLostError as error:
             raise WorkerLostError(f"{error} Add --resume.") from error
         _write_rejects(folder, len(done))
+        score_error = done[0].pop("score_error", None)
         report = PredictReport(
             rows_read=sum(part["rows"] + part["rejected"] for part in done),
             rows=sum(part["rows"] for part in done),
@@ -148,6 +153,7 @@ def predict_files(
             parts=[part["name"] for part in done],
             peak_rss_bytes=peak_rss_bytes,
             digest=hashlib.sha256("".join(part["sha256"] for part in done).encode()).hexdigest(),
+            score_error=score_error,
         )
         manifest = {
             "kind": "scores",
@@ -155,6 +161,8 @@ def predict_files(
             "weights_digest": predictor.run.manifest["weights_digest"],
             "rows_read": report.rows_read,
             "calibrated": predictor.calibrated,
+            "mode": fingerprint["mode"],
+            "score_error": score_error,
             "rows": report.rows,
             "rows_rejected": report.rows_rejected,
             "oov": report.oov,

@@ -14,6 +14,7 @@ from recsys_had.data.raw import RawBlock
 from recsys_had.scoring.columns import MakeColumns, RowColumns, score_columns
 from recsys_had.scoring.predictor import BatchPredictor
 from recsys_had.scoring.reading import ReadRows, read_rows
+from recsys_had.scoring.score_error import ScoreError
 from recsys_had.whole_files import file_digest, unfinished, write_whole
 
 _ROW_GROUP_ROWS = 1 << 16
@@ -30,6 +31,7 @@ class _Read:
 class _Scored:
     read: _Read
     columns: dict[str, Any]
+    error: dict[str, Any] | None
 
 
 # What a manifest tells of a part.
@@ -80,8 +82,14 @@ class PartScorer:
         predictor, rows = self.load(), read.found.rows
         columns: dict[str, Any] = {"row_id": pa.array(rows.row_id), **read.found.kept}
         extras = [_made(make, predictor) for make in self.extras]
-        columns |= score_columns(predictor, rows, extras)
-        return _Scored(read, columns)
+        if read.number or predictor.mode.is_exact:
+            columns |= score_columns(predictor, rows, extras)
+            return _Scored(read, columns, None)
+        # Of the first part, whoever scores it, and once: what is found is kept with the part.
+        measured = ScoreError()
+        columns |= score_columns(predictor, rows, [*extras, measured])
+        scores = columns["score"].to_numpy()
+        return _Scored(read, columns, measured.found(predictor, rows, scores))
 
     def write(self, scored: Entry | _Scored) -> Entry:
         """Writes a part, whole or not at all."""
@@ -100,6 +108,7 @@ class PartScorer:
             "rejected": found.rejects.num_rows,
             "sha256": digest,
             "oov": {**found.unseen, **self.load().without_row(found.rows)},
+            **({} if scored.error is None else {"score_error": scored.error}),
         }
         # The last: what it tells of is whole.
         note = json.dumps({**entry, "input": scored.read.digest})
