@@ -41,8 +41,8 @@ def quantised(rows_RW: Tensor) -> Tensor:
         ValueError: a number is not finite, or a row's range is not.
 
     >>> packed = quantised(torch.tensor([[-1.0, 0.0, 254.0]]))
-    >>> packed[0, :3].tolist(), packed[:, 3:].clone().view(torch.float32).tolist()
-    ([0, 1, 255], [[1.0, -1.0]])
+    >>> packed[0, :3].tolist(), packed[0, 3:].clone().view(torch.float32).tolist()
+    ([0, 1, 255], [1.0, -1.0])
     """
     packed = torch.empty(len(rows_RW), rows_RW.shape[1] + _BESIDE_BYTES, dtype=torch.uint8)
     _pack(rows_RW, packed)
