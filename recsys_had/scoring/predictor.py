@@ -24,13 +24,13 @@ from recsys_had.data.shards import pieces_of, shards_of
 from recsys_had.engines.local import available_cores
 from recsys_had.errors import CheckpointError, ConfigError, DataError, SchemaError
 from recsys_had.model.ctr import CTRModel
-from recsys_had.model.embeddings import field_specs, is_field_table
 from recsys_had.model_uri import local_run
 from recsys_had.run_folder import RunFolder
 from recsys_had.scoring.frames import as_polars
 from recsys_had.scoring.lanes import Lanes, filled
 from recsys_had.scoring.modes import EXACT, Mode
 from recsys_had.scoring.reading import ReadRows, read_frame
+from recsys_had.scoring.run_model import model_of_run
 from recsys_had.suggest import nearest
 
 Logits = NDArray[np.float32]
@@ -155,7 +155,7 @@ class BatchPredictor:
         return cls(
             run=run,
             encoder=encoder,
-            model=_model(run, encoder, as_float=mode.tables != "int8"),
+            model=model_of_run(run, encoder, as_float=mode.tables != "int8"),
             batch_size=batch_size,
             num_lanes=num_lanes,
             calibrate=calibrate,
@@ -180,7 +180,7 @@ class BatchPredictor:
         return BatchPredictor(
             run=run,
             encoder=self.encoder,
-            model=_model(run, self.encoder),
+            model=model_of_run(run, self.encoder),
             batch_size=self.batch_size,
             num_lanes=self._lanes.num_lanes,
             calibrate=self.calibrated,
@@ -399,33 +399,3 @@ def _loaded(loading: Loading) -> BatchPredictor:
 
 def _changed(path: Path) -> CheckpointError:
     return CheckpointError(f"{path}: was changed while it was used. Run it again.")
-
-
-def _model(run: RunFolder, encoder: Encoder, *, as_float: bool = True) -> CTRModel:
-    """The model with the run's weights.
-
-    Args:
-        run: the run folder, opened.
-        encoder: the run's own encoder.
-        as_float: whether tables that were saved in half precision become float32, without which
-            they cannot be looked up.
-
-    Raises:
-        CheckpointError: the weights cannot be read, or do not fit.
-    """
-    weights = run.weights()
-    saved = {weight.dtype for name, weight in weights.items() if is_field_table(name)}
-    model = CTRModel(
-        fields=field_specs(run.card, encoder.num_embeddings),
-        dense=run.card.dense,
-        config=run.experiment.model,
-        vectors=run.card.vectors,
-        # They become the file's own pages, of which those are read that rows ask for.
-        tables_on="meta",
-        table_type=torch.float32 if as_float or len(saved) != 1 else saved.pop(),
-    )
-    try:
-        model.import_state(weights)
-    except ValueError as cause:
-        raise CheckpointError(f"{run.path}/weights.safetensors: {cause}") from cause
-    return model
