@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from recsys_had.batch import Bags
 from recsys_had.errors import ConfigError
 from recsys_had.model.embeddings import FieldEmbeddings
-from recsys_had.model.plain_tables import PLAIN, PlainTables
+from recsys_had.model.plain_tables import PLAIN, PlainTables, require_ids, single_values
 from recsys_had.model.tables import FieldSpec, table_name
 
 # A row's scale and offset, two float32.
@@ -125,17 +125,19 @@ class Int8Backend:
         """
         if not isinstance(tables, Int8Tables):
             return PLAIN.look_up(tables, fields, rows, num_rows=num_rows, width=width)
-        given = [rows[field.name] for field in fields]
-        ids = [bags.values() for bags in given]
-        for held, size in zip(ids, tables.sizes.tolist(), strict=True):
-            if len(held) and not 0 <= int(held.min()) <= int(held.max()) < size:
-                # It would be a row of another table.
-                raise IndexError("ids: must be those of their tables.")
-        if not any(field.is_multi for field in fields):
-            places = (torch.stack(ids) + tables.firsts.unsqueeze(1)).T.reshape(-1)
+        names = [field.name for field in fields]
+        if num_rows and not any(field.is_multi for field in fields):
+            ids_FB = single_values(names, rows, num_rows)
+            require_ids(ids_FB, tables.sizes)
+            places = (ids_FB + tables.firsts.unsqueeze(1)).T.reshape(-1)
             each = torch.arange(len(places), device=places.device)
             return _sums(tables.packed, places, each).view(num_rows, len(fields), width)
-        places = torch.cat([a + b for a, b in zip(ids, tables.firsts, strict=True)])
+        given = [rows[name] for name in names]
+        for bags, size in zip(given, tables.sizes, strict=True):
+            if len(bags.values()):
+                require_ids(bags.values().unsqueeze(0), size)
+        firsts = zip(given, tables.firsts, strict=True)
+        places = torch.cat([bags.values() + first for bags, first in firsts])
         lengths = torch.cat([bags.lengths()[:num_rows] for bags in given])
         sums = _sums(tables.packed, places, lengths.cumsum(0) - lengths)
         means = sums / lengths.clamp(min=1).unsqueeze(1)
