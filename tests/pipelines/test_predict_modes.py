@@ -15,6 +15,8 @@ import torch._inductor.config
 from recsys_had.data.folder import DataFolder
 from recsys_had.errors import CheckpointError, DataError
 from recsys_had.explanation import explainer_of_run
+from recsys_had.model.int8_tables import Int8Tables, quantised
+from recsys_had.run_folder import RunFolder
 from recsys_had.scoring import (
     BatchPredictor,
     MakeNovelty,
@@ -249,3 +251,25 @@ def test_rows_drawn_at_random_measure_a_mode_too(job: Job) -> None:
     found = error_of_drawn_rows(BatchPredictor.load(job.run, mode=Mode(precision="bf16")))
     assert found["rows"] == 4096 and 0 < found["mean_score_difference"] < 0.01
     assert found["mean_score_difference"] < found["largest_score_difference"] < 0.05
+
+
+def test_tables_saved_in_half_precision_become_8_bit_ones(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = RunFolder.weights
+
+    def halved(self: RunFolder) -> dict[str, torch.Tensor]:
+        found = before(self)
+        return {name: w.half() if ".tables." in name else w for name, w in found.items()}
+
+    monkeypatch.setattr(RunFolder, "weights", halved)
+    predictor = BatchPredictor.load(job.run, mode=Mode(tables="int8"))
+    tables = predictor.model.embeddings.tables["fields"]
+    assert isinstance(tables, Int8Tables)
+    name = "embeddings.tables.fields.embedding_bags.item.weight"
+    expected = quantised(halved(predictor.run)[name])
+    place = [field.name for field in predictor.model.embeddings.fields].index("item")
+    first = int(tables.firsts[place])
+    assert torch.equal(tables.packed[first : first + len(expected)], expected)
+    found = score_error(predictor, predictor.read_frame(pl.from_pandas(raw_frame(job))).rows)
+    assert 0 < found["largest_score_difference"] < 0.01
