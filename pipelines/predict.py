@@ -14,6 +14,7 @@ from recsys_had.pipelines._command import (
     path_or_url,
     recsys_had_command,
 )
+from recsys_had.pipelines._mode_options import mode_options
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     help="What a row does that is not as the card says; rejects go to rejects.parquet.",
 )
 @column_options
+@mode_options
 @click.option("--no-calibration", is_flag=True, help="Leave the run's calibrator out.")
 @click.option("--resume", is_flag=True, help="Go on after a kill.")
 @click.option("--overwrite", is_flag=True, help="Replace what OUT holds.")
@@ -73,11 +75,16 @@ def command(
     novelty: str | None,
     explain: int | None,
     baseline: str,
+    precision: Literal["fp32", "bf16"],
+    tables: Literal["saved", "int8"],
+    compiled: bool,
     no_calibration: bool,
     resume: bool,
     overwrite: bool,
 ) -> Result:
     """Score raw rows with RUN; writes part-*.parquet with row_id, kept columns and score."""
+    from recsys_had.scoring import Mode, told_error
+
     content = predict(
         run,
         inputs=inputs,
@@ -90,6 +97,9 @@ def command(
         novelty=novelty,
         explain=explain,
         baseline=baseline,
+        precision=precision,
+        tables=tables,
+        compiled=compiled,
         calibrate=not no_calibration,
         resume=resume,
         overwrite=overwrite,
@@ -102,6 +112,8 @@ def command(
         f"{content['rows']:,} rows scored{left_out} in {content['parts']} parts, "
         f"{content['rows_per_s']:,.0f} rows/s\nvalues unseen in training: {told}\nscores: {out}"
     )
+    if content["score_error"] is not None:
+        text += f"\n{told_error(Mode(**content['mode']), content['score_error'], of='the first')}"
     return Result(content, text)
 
 
@@ -118,6 +130,9 @@ def predict(
     novelty: str | None = None,
     explain: int | None = None,
     baseline: str = "mean",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    tables: Literal["saved", "int8"] = "saved",
+    compiled: bool = False,
     calibrate: bool = True,
     resume: bool = False,
     overwrite: bool = False,
@@ -126,9 +141,10 @@ def predict(
     from tqdm import tqdm
 
     from recsys_had.extra_columns import extra_columns
-    from recsys_had.scoring import BatchPredictor, predict_files
+    from recsys_had.scoring import BatchPredictor, Mode, predict_files
 
-    predictor = BatchPredictor.load(run, batch_size=batch_size, calibrate=calibrate)
+    mode = Mode(precision, tables, compiled)
+    predictor = BatchPredictor.load(run, batch_size=batch_size, calibrate=calibrate, mode=mode)
     begin = time.perf_counter()
     with tqdm(
         desc="predict",
@@ -160,6 +176,8 @@ def predict(
         "peak_rss_bytes": report.peak_rss_bytes,
         "digest": report.digest,
         "calibrated": predictor.calibrated,
+        "mode": mode.content,
+        "score_error": report.score_error,
     }
 
 

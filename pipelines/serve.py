@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import click
 from recsys_had.pipelines._column_options import column_options
 from recsys_had.pipelines._command import Result, local_path, recsys_had_command
+from recsys_had.pipelines._mode_options import mode_options
 
 
 @recsys_had_command("serve")
@@ -50,6 +52,7 @@ from recsys_had.pipelines._command import Result, local_path, recsys_had_command
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Cores that score; all of them else.")
 @column_options
+@mode_options
 def command(
     run: Path,
     host: str,
@@ -63,6 +66,9 @@ def command(
     explain: int | None,
     baseline: str,
     novelty: str | None,
+    precision: Literal["fp32", "bf16"],
+    tables: Literal["saved", "int8"],
+    compiled: bool,
 ) -> Result:
     """Score raw rows over HTTP with RUN: POST /score; GET /health, /metrics and /schema.
 
@@ -83,6 +89,9 @@ def command(
         explain=explain,
         baseline=baseline,
         novelty=novelty,
+        precision=precision,
+        tables=tables,
+        compiled=compiled,
         as_json=as_json,
     )
     raise SystemExit(0)
@@ -102,6 +111,9 @@ def serve(
     explain: int | None = None,
     baseline: str = "mean",
     novelty: str | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    tables: Literal["saved", "int8"] = "saved",
+    compiled: bool = False,
     as_json: bool = False,
 ) -> None:
     """Serves until a signal; prints where as soon as requests are answered."""
@@ -117,12 +129,15 @@ def serve(
             f"serve: {cause.name} is not installed. Run `pip install 'recsys_had[serve]'`."
         ) from cause
     from recsys_had.extra_columns import extra_columns
-    from recsys_had.scoring import BatchPredictor
+    from recsys_had.scoring import BatchPredictor, Mode, error_of_drawn_rows, told_error
     from recsys_had.serving.scorer import Limits, Scorer
 
+    mode = Mode(precision, tables, compiled)
     asked = extra_columns(explain=explain, baseline=baseline, novelty=novelty)
     with bind(host, port) as listener:
-        predictor = BatchPredictor.load(run, batch_size=batch_size, num_lanes=threads)
+        predictor = BatchPredictor.load(run, batch_size=batch_size, num_lanes=threads, mode=mode)
+        # It has the model compiled, too, before anybody asks.
+        error = None if mode.is_exact else error_of_drawn_rows(predictor)
         scorer = Scorer(
             predictor,
             extras=[make(predictor) for make in asked],
@@ -142,8 +157,12 @@ def serve(
                 "port": chosen,
                 "url": url,
                 "run_digest": predictor.run.manifest["digest"],
+                "mode": mode.content,
+                "score_error": error,
             }
             text = f"{run}: served at {url}; Ctrl-C ends it."
+            if error is not None:
+                text += f"\n{told_error(mode, error, of='randomly drawn')}"
             print(json.dumps(content) if as_json else text, flush=True)
 
         try:

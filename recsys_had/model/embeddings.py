@@ -3,7 +3,7 @@
 Letters: B batch, F fields (categorical, then dense), D embedding_dim.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -215,6 +215,22 @@ class FieldEmbeddings(nn.Module):
     def managed_fields(self) -> dict[str, ManagedRows]:
         """Which value has which row, by field, where training decides it."""
         return {field_of(name): rows for name, rows in self.managed.items()}  # type: ignore[misc]
+
+    def replace_tables(
+        self,
+        backend: TableBackend,
+        replaced: Callable[[str, nn.Module, Sequence[FieldSpec], int], nn.Module],
+    ) -> None:
+        """Replaces the tables, set after set, by those of another backend.
+
+        Args:
+            backend: whose they are from now on.
+            replaced: makes a set's of its name, its tables, their fields and their width.
+        """
+        for name in self.tables:
+            held = self._categorical(name)
+            self.tables[name] = replaced(name, self.tables[name], held, self.widths[name])
+        self._backend = backend
 
     def rows_of(self, ids: Bags) -> Bags:
         """The rows of a batch's ids, which are the ids themselves but of managed fields."""

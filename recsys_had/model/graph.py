@@ -16,7 +16,7 @@ from recsys_had.errors import ConfigError
 from recsys_had.interactions.algebra import Expr, add, cat, flatten, lin, source, take
 from recsys_had.interactions.algebra.program import Program, definition, named_ops, output_shape
 from recsys_had.interactions.algebra.terms import terms_of
-from recsys_had.model.training_program import TrainingProgram
+from recsys_had.model.program_runner import ProgramRunner
 from recsys_had.nodes import FORMULA, NodeConfig, express_node, heads
 from recsys_had.suggest import nearest
 
@@ -166,6 +166,7 @@ class InteractionGraph(nn.Module):
         # The same operations, run so that each head's logit is to be had.
         self._apart = Program(cat(*logits, on="C"), wanted)
         self.train_with(compiled_rows=None, half=False)
+        self.score_with(compiled_rows=None, half=False)
 
     def train_with(self, *, compiled_rows: int | None, half: bool) -> None:
         """Sets how training steps run; scoring runs in float32 as it stands, whatever is set.
@@ -175,8 +176,18 @@ class InteractionGraph(nn.Module):
             half: whether matrix products take and give bfloat16.
         """
         self._in_training = {
-            program: TrainingProgram(program, compiled_rows=compiled_rows, half=half)
+            program: ProgramRunner(program, compiled_rows=compiled_rows, half=half)
             for program in (self._program, self._apart)
+        }
+
+    def score_with(self, *, compiled_rows: int | None, half: bool) -> None:
+        """Sets how batches run in evaluation mode; the arguments are those of :meth:`train_with`.
+
+        Nothing that trains calls it: see :mod:`recsys_had.scoring.modes`.
+        """
+        self._in_scoring = {
+            program: ProgramRunner(program, compiled_rows=compiled_rows, half=half)
+            for program in (self._program, self._apart, self._with_terms)
         }
 
     @property
@@ -204,6 +215,8 @@ class InteractionGraph(nn.Module):
     def with_terms(self, sources: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Computes the logit of every row, the same bits, and the terms it is the sum of.
 
+        Compiled code alone may round the logit otherwise.
+
         ``logit = sum(terms * weights) + offset``; see :meth:`term_weights`. The terms are the
         penultimate features: what the last linear map of each head reads, the coordinates a
         factorization machine sums up, the weights of a row's ids in a linear part.
@@ -212,9 +225,7 @@ class InteractionGraph(nn.Module):
             The logit, ``(B,)``, and tensors of B rows, whose other axes flattened and put beside
             each other are the terms.
         """
-        tensors = (sources[name] for name in self._sources)
-        given = [x if x.dim() == 3 else x.unsqueeze(1) for x in tensors]
-        total, terms = self._with_terms.with_beside(*given)
+        total, terms = self._in_scoring[self._with_terms].with_beside(*self._given(sources))
         rows = len(total)
         flat = [found.flatten(1) for found in terms]
         return self._logit(total), [found.expand(rows, -1) for found in flat]
@@ -250,9 +261,12 @@ class InteractionGraph(nn.Module):
         return (logits_BH - self.bias).sum(dim=1) + self.bias
 
     def _run(self, program: Program, sources: Mapping[str, Tensor]) -> Tensor:
+        runners = self._in_training if self.training else self._in_scoring
+        return runners[program](*self._given(sources))
+
+    def _given(self, sources: Mapping[str, Tensor]) -> list[Tensor]:
         tensors = (sources[name] for name in self._sources)
-        given = [x if x.dim() == 3 else x.unsqueeze(1) for x in tensors]
-        return self._in_training[program](*given) if self.training else program(*given)
+        return [x if x.dim() == 3 else x.unsqueeze(1) for x in tensors]
 
     def sources_read(self) -> dict[str, Shape]:
         """Shapes of the sources that nodes name, groups included."""

@@ -81,14 +81,26 @@ class JointTable:
         Raises:
             IndexError: an id is none of its table's.
         """
-        least, most = torch.aminmax(ids_FB, dim=1)
-        if bool(((least < 0) | (most >= self.sizes)).any()):
-            # It would be a row of another table.
-            raise IndexError("ids: must be those of their tables.")
+        require_ids(ids_FB, self.sizes)
         places = (ids_FB + self.firsts).T.reshape(-1)
         each = torch.arange(len(places))
         found = functional.embedding_bag(places, self.rows, each, mode="sum")
         return found.view(ids_FB.shape[1], ids_FB.shape[0], -1)
+
+
+def require_ids(ids_FB: Tensor, sizes_F: Tensor) -> None:
+    """Refuses ids that, of tables which lie one after the other, would be rows of another.
+
+    Args:
+        ids_FB: a table's in each row; one column at least.
+        sizes_F: rows of each table.
+
+    Raises:
+        IndexError: an id is none of its table's.
+    """
+    least, most = torch.aminmax(ids_FB, dim=1)
+    if bool(((least < 0) | (most >= sizes_F)).any()):
+        raise IndexError("ids: must be those of their tables.")
 
 
 def joint_table(weights: Sequence[Tensor]) -> JointTable | None:
@@ -153,7 +165,7 @@ class PlainBackend:
         """Looks up field by field, ``(B, F, width)``."""
         assert isinstance(tables, PlainTables)
         if num_rows and (joint := _joint_of(tables, fields)) is not None:
-            return joint.look_up(_values_of([field.name for field in fields], rows, num_rows))
+            return joint.look_up(single_values([field.name for field in fields], rows, num_rows))
         each = torch.arange(num_rows, device=rows.values().device)
         found = []
         for field in fields:
@@ -176,7 +188,7 @@ def _joint_of(tables: PlainTables, fields: Sequence[FieldSpec]) -> JointTable | 
     return None if any(field.is_multi for field in fields) else tables.joint(fields)
 
 
-def _values_of(fields: list[str], rows: Bags, num_rows: int) -> Tensor:
+def single_values(fields: list[str], rows: Bags, num_rows: int) -> Tensor:
     """The one value of each field and row, ``(F, B)``."""
     if rows.keys() == fields and rows.values().shape[0] == len(fields) * num_rows:
         return rows.values().view(len(fields), num_rows)

@@ -40,6 +40,8 @@ class PredictReport:
         parts: names of the files written, in row order.
         peak_rss_bytes: most memory the processes have held, added up.
         digest: SHA-256 of the digests of all parts.
+        score_error: of a mode that is not exact, how far the scores of the first part's rows are
+            from the exact ones; see :mod:`recsys_had.scoring.score_error`.
     """
 
     rows_read: int
@@ -49,6 +51,7 @@ class PredictReport:
     parts: list[str]
     peak_rss_bytes: int
     digest: str
+    score_error: dict[str, Any] | None = None
 
 
 def predict_files(
@@ -109,6 +112,7 @@ def predict_files(
         "on_error": on_error,
         "block_bytes": block_bytes,
         "calibrated": predictor.calibrated,
+        "mode": predictor.mode.content,
     }
     with OutputFolder(
         out,
@@ -144,6 +148,7 @@ def predict_files(
         _refuse_changed(source, before=fingerprint["inputs"])
         _drop_others(folder.stage, [part["name"] for part in done])
         _write_rejects(folder, len(done))
+        score_error = done[0].pop("score_error", None)
         report = PredictReport(
             rows_read=sum(part["rows"] + part["rejected"] for part in done),
             rows=sum(part["rows"] for part in done),
@@ -155,6 +160,7 @@ def predict_files(
             parts=[part["name"] for part in done],
             peak_rss_bytes=peak_rss_bytes,
             digest=hashlib.sha256("".join(part["sha256"] for part in done).encode()).hexdigest(),
+            score_error=score_error,
         )
         manifest = {
             "kind": "scores",
@@ -162,6 +168,8 @@ def predict_files(
             "weights_digest": predictor.run.manifest["weights_digest"],
             "rows_read": report.rows_read,
             "calibrated": predictor.calibrated,
+            "mode": fingerprint["mode"],
+            "score_error": score_error,
             "rows": report.rows,
             "rows_rejected": report.rows_rejected,
             "oov": report.oov,

@@ -41,7 +41,7 @@ class Lanes:
         )
 
     def run(
-        self, forward: Forward, rows: EncodedRows, *, batch_size: int
+        self, forward: Forward, rows: EncodedRows, *, batch_size: int, share: bool = True
     ) -> Iterator[tuple[NDArray[np.int64], list[Tensor]]]:
         """What a model says of each row, in order, whatever the size of a batch.
 
@@ -49,13 +49,15 @@ class Lanes:
             forward: gives tensors whose first dimension is the rows of a batch.
             rows: all rows.
             batch_size: rows of a batch.
+            share: whether rows that do not make a whole batch for each thread are shared out all
+                the same. Without it a row's batch does not depend on the number of threads.
 
         Yields:
             Batch by batch, which rows it holds, and the tensors, of those rows alone.
         """
         # Few rows are shared out, too, but not for less than is worth a thread.
-        share = -(-len(rows) // self.num_lanes)
-        size = _filled(min(batch_size, max(share, _ROWS_OF_A_KERNEL)))
+        each = max(-(-len(rows) // self.num_lanes), _ROWS_OF_A_KERNEL)
+        size = filled(min(batch_size, each) if share else batch_size)
         waiting: deque[tuple[NDArray[np.int64], Future[list[Tensor]]]] = deque()
         with _OneCore():
             for first in range(0, len(rows), size):
@@ -71,16 +73,16 @@ class Lanes:
 
 def _run(forward: Forward, rows: EncodedRows, index: NDArray[np.int64]) -> list[Tensor]:
     """Some rows, with as many of the last one again as are missing."""
-    missing = _filled(len(index)) - len(index)
-    filled = np.concatenate([index, np.full(missing, index[-1])])
+    missing = filled(len(index)) - len(index)
+    whole = np.concatenate([index, np.full(missing, index[-1])])
     with torch.inference_mode():
-        return [found[: len(index)] for found in forward(rows.take(filled).to_batch())]
+        return [found[: len(index)] for found in forward(rows.take(whole).to_batch())]
 
 
-def _filled(num_rows: int) -> int:
-    """The next multiple of the rows of a kernel.
+def filled(num_rows: int) -> int:
+    """The next multiple of the rows of a kernel, to which batches are filled up.
 
-    >>> _filled(1), _filled(32), _filled(4097)
+    >>> filled(1), filled(32), filled(4097)
     (32, 32, 4128)
     """
     return max(1, -(-num_rows // _ROWS_OF_A_KERNEL)) * _ROWS_OF_A_KERNEL

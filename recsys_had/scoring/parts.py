@@ -15,6 +15,7 @@ from recsys_had.data.raw import RawBlock
 from recsys_had.scoring.columns import MakeColumns, RowColumns, score_columns
 from recsys_had.scoring.predictor import BatchPredictor
 from recsys_had.scoring.reading import ReadRows, read_rows, without_rows
+from recsys_had.scoring.score_error import ScoreError
 from recsys_had.whole_files import file_digest, unfinished, write_whole
 
 _ROW_GROUP_ROWS = 1 << 16
@@ -34,6 +35,7 @@ class _Scored:
     digest: str | None
     found: ReadRows
     columns: dict[str, Any]
+    error: dict[str, Any] | None
 
 
 # What a manifest tells of a part.
@@ -91,13 +93,19 @@ class PartScorer:
         predictor, rows = self.load(), read.found.rows
         columns: dict[str, Any] = {"row_id": pa.array(rows.row_id), **read.found.kept}
         extras = [_made(make, predictor) for make in self.extras]
-        columns |= score_columns(predictor, rows, extras)
-        found, bad = read.found, np.isnan(columns["score"].to_numpy())
+        # Of the first part, whoever scores it, and once: what is found is kept with the part.
+        measured = None if read.number or predictor.mode.is_exact else ScoreError()
+        columns |= score_columns(
+            predictor, rows, extras if measured is None else [*extras, measured]
+        )
+        scores = columns["score"].to_numpy()
+        error = None if measured is None else measured.found(predictor, rows, scores)
+        found, bad = read.found, np.isnan(scores)
         if bad.any():
             found = without_rows(found, bad, read.block, _NO_SCORE, reject=self.reject)
             kept = pa.array(~bad)
             columns = {name: column.filter(kept) for name, column in columns.items()}
-        return _Scored(read.number, read.block.digest, found, columns)
+        return _Scored(read.number, read.block.digest, found, columns, error)
 
     def write(self, scored: Entry | _Scored) -> Entry:
         """Writes a part, whole or not at all."""
@@ -116,6 +124,7 @@ class PartScorer:
             "rejected": found.rejects.num_rows,
             "sha256": digest,
             "oov": {**found.unseen, **self.load().without_row(found.rows)},
+            **({} if scored.error is None else {"score_error": scored.error}),
         }
         # The last: what it tells of is whole.
         note = json.dumps({**entry, "input": scored.digest})

@@ -1,5 +1,6 @@
 """BatchPredictor: raw rows in, scores out, in input order, with the run's own encoder."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,12 +24,13 @@ from recsys_had.data.shards import pieces_of, shards_of
 from recsys_had.engines.local import available_cores
 from recsys_had.errors import CheckpointError, ConfigError, DataError, SchemaError
 from recsys_had.model.ctr import CTRModel
-from recsys_had.model.embeddings import field_specs
 from recsys_had.model_uri import local_run
 from recsys_had.run_folder import RunFolder
 from recsys_had.scoring.frames import as_polars
-from recsys_had.scoring.lanes import Lanes
+from recsys_had.scoring.lanes import Lanes, filled
+from recsys_had.scoring.modes import EXACT, Mode
 from recsys_had.scoring.reading import ReadRows, read_frame
+from recsys_had.scoring.run_model import model_of_run
 from recsys_had.suggest import nearest
 
 Logits = NDArray[np.float32]
@@ -55,12 +57,14 @@ class Loading:
         digest: of the run, which must still be the same.
         batch_size: rows scored together.
         calibrate: whether the run's calibrator is applied.
+        mode: how the model is run.
     """
 
     path: Path
     digest: str
     batch_size: int
     calibrate: bool
+    mode: Mode = EXACT
 
     def __call__(self) -> "BatchPredictor":
         """The predictor, loaded once a process, which is given one core.
@@ -82,9 +86,11 @@ class BatchPredictor:
         num_lanes: batches scored at once, each on one core; None: one a core.
         calibrate: apply the run's calibrator, if it has one; the correction for negatives that
             training left out is applied in any case.
+        mode: how the model is run, which may change its tables.
 
     Raises:
         CheckpointError: the run's calibrator is damaged, or does not fit its card.
+        ConfigError: the model cannot be run in that mode.
     """
 
     def __init__(
@@ -96,11 +102,14 @@ class BatchPredictor:
         batch_size: int = BATCH_SIZE,
         num_lanes: int | None = None,
         calibrate: bool = True,
+        mode: Mode = EXACT,
     ) -> None:
         self.run = run
         self.encoder = encoder
         self.model = model.eval()
         self.batch_size = batch_size
+        self.mode = mode
+        mode.apply(self.model, rows=filled(batch_size))
         self._layout = layout_of(run.card)
         self._lanes = Lanes(num_lanes or available_cores())
         text = run.addition("calibrator") if calibrate else None
@@ -131,28 +140,19 @@ class BatchPredictor:
         batch_size: int = BATCH_SIZE,
         num_lanes: int | None = None,
         calibrate: bool = True,
+        mode: Mode = EXACT,
     ) -> "BatchPredictor":
         """Loads a run folder, or the one a model URI of MLflow names.
 
         Raises:
             CheckpointError: there is no such model, or a file of the run is missing, changed or
                 does not fit; or the run was replaced meanwhile.
+            ConfigError: the model cannot be run in that mode.
         """
         path = local_run(path)
         run = RunFolder.open(path)
         encoder = Encoder.load(run.encoder_path)
-        model = CTRModel(
-            fields=field_specs(run.card, encoder.num_embeddings),
-            dense=run.card.dense,
-            config=run.experiment.model,
-            vectors=run.card.vectors,
-            # They become the file's own pages, of which those are read that rows ask for.
-            tables_on="meta",
-        )
-        try:
-            model.import_state(run.weights())
-        except ValueError as cause:
-            raise CheckpointError(f"{path}/weights.safetensors: {cause}") from cause
+        model = model_of_run(run, encoder, as_float=mode.tables != "int8")
         run.require_unchanged()
         return cls(
             run=run,
@@ -161,13 +161,39 @@ class BatchPredictor:
             batch_size=batch_size,
             num_lanes=num_lanes,
             calibrate=calibrate,
+            mode=mode,
+        )
+
+    def exact(self) -> "BatchPredictor":
+        """What scores with the same run in the exact mode.
+
+        Raises:
+            CheckpointError: the run's weights are others meanwhile.
+        """
+        if self.mode.is_exact:
+            return self
+        run = self.run
+        try:
+            now = json.loads((run.path / "manifest.json").read_text())["weights_digest"]
+        except (OSError, ValueError, KeyError, TypeError) as cause:
+            raise CheckpointError(f"{run.path}/manifest.json: cannot be read: {cause}.") from cause
+        if now != run.manifest["weights_digest"]:
+            raise _changed(run.path)
+        return BatchPredictor(
+            run=run,
+            encoder=self.encoder,
+            model=model_of_run(run, self.encoder),
+            batch_size=self.batch_size,
+            num_lanes=self._lanes.num_lanes,
+            calibrate=self.calibrated,
         )
 
     def logits(self, rows: EncodedRows, *, watchers: Sequence[Watcher] = ()) -> Logits:
         """What the model says of encoded rows, ``(B,)`` float32.
 
         To the bit the same for a row whatever other rows it comes with; see
-        :mod:`recsys_had.scoring.lanes`.
+        :mod:`recsys_had.scoring.lanes`, and :class:`recsys_had.scoring.modes.Mode` for modes that
+        are not exact.
 
         Args:
             rows: the rows.
@@ -182,7 +208,10 @@ class BatchPredictor:
             return [self.model(batch)]
 
         found = [np.empty(0, np.float32)]
-        for index, (logit, *terms) in self._lanes.run(forward, rows, batch_size=self.batch_size):
+        batches = self._lanes.run(
+            forward, rows, batch_size=self.batch_size, share=self.mode.keeps_bits_in_any_batch
+        )
+        for index, (logit, *terms) in batches:
             found.append(logit.numpy())
             for watcher in watchers:
                 watcher(rows.take(index), found[-1], terms)
@@ -196,6 +225,7 @@ class BatchPredictor:
             self.run.manifest["digest"],
             self.batch_size,
             self.calibrated,
+            self.mode,
         )
 
     def score_rows(self, rows: EncodedRows, *, watchers: Sequence[Watcher] = ()) -> Scores:
@@ -356,8 +386,16 @@ class BatchPredictor:
 @lru_cache(maxsize=1)
 def _loaded(loading: Loading) -> BatchPredictor:
     found = BatchPredictor.load(
-        loading.path, batch_size=loading.batch_size, num_lanes=1, calibrate=loading.calibrate
+        loading.path,
+        batch_size=loading.batch_size,
+        num_lanes=1,
+        calibrate=loading.calibrate,
+        mode=loading.mode,
     )
     if found.run.manifest["digest"] != loading.digest:
-        raise CheckpointError(f"{loading.path}: was changed while it was used. Run it again.")
+        raise _changed(loading.path)
     return found
+
+
+def _changed(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path}: was changed while it was used. Run it again.")

@@ -30,7 +30,7 @@ class _ClientGoneError(Exception):
 def make_app(scorer: Scorer) -> FastAPI:
     """The application around a scorer; every body that is no score or metric is JSON."""
     run = scorer.predictor.run
-    about = run_content(run)
+    about = {**run_content(run), "mode": scorer.predictor.mode.content}
     metrics = Metrics(
         facts={"dataset": run.card.name, "run_digest": run.manifest["digest"]},
         fields=[field.name for field in run.card.fields],

@@ -11,6 +11,7 @@ from recsys_had.data.folder import DataFolder
 from recsys_had.errors import ConfigError, DataError
 from recsys_had.interactions._batch_norm import DistributedBatchNorm
 from recsys_had.model.graph import InteractionGraph
+from recsys_had.model.program_runner import require_compiler
 from recsys_had.schema import DatasetCard
 
 log = logging.getLogger("recsys_had")
@@ -75,23 +76,12 @@ def set_pace(graph: InteractionGraph, config: TrainConfig, device: torch.device)
         ConfigError: there is no compiler.
     """
     if config.compile and device.type == "cpu":
-        # As slow to import as torch itself.
-        from torch._inductor.cpp_builder import get_cpp_compiler
-
-        try:
-            get_cpp_compiler()
-        except RuntimeError as cause:
-            raise ConfigError(
-                "train.compile: there is no C++ compiler. Install g++, or leave the key out."
-            ) from cause
-    if config.compile:
-        # Of one place in the code torch compiles so many graphs and no more, whoever's they are.
-        torch._dynamo.reset()
-        if dist.get_world_size() > 1 and _has_batch_norm(graph):
-            log.warning(
-                "train.compile: batch normalisation asks the other ranks, which is no part of a "
-                "graph: of several ranks the network is compiled operation by operation."
-            )
+        require_compiler("train.compile", told="key")
+    if config.compile and dist.get_world_size() > 1 and _has_batch_norm(graph):
+        log.warning(
+            "train.compile: batch normalisation asks the other ranks, which is no part of a "
+            "graph: of several ranks the network is compiled operation by operation."
+        )
     passes = max(1, getattr(config.loss, "passes", 1))
     graph.train_with(
         compiled_rows=config.batch_size * passes if config.compile else None,

@@ -3,7 +3,8 @@
 Prints one JSON object: CPU milliseconds of a batch, the median over the rounds, measured in
 alternation, of the lookups alone and of FM's and DCN-V2's whole forward pass (39 fields, D 16,
 batches of 8,192, tables of 50,000 rows). ``torchrec`` are its unsharded tables, as a model holds
-them, ``fbgemm`` its sharded ones, FBGEMM's kernels, as training runs them on one rank.
+them, ``fbgemm`` its sharded ones, FBGEMM's kernels, as training runs them on one rank, and ``int8``
+plain torch's as 8-bit rows.
 
     OMP_NUM_THREADS=1 python -P tests/benchmarks/scoring_tables.py [--rounds 31]
 """
@@ -28,6 +29,7 @@ from recsys_had.config import ModelConfig, TrainConfig
 from recsys_had.layout import Layout
 from recsys_had.mapped_tensors import mapped_tensors
 from recsys_had.model.ctr import CTRModel
+from recsys_had.model.int8_tables import quantise_tables
 from recsys_had.model.plain_tables import PLAIN
 from recsys_had.model.tables import FieldSpec
 from recsys_had.model.torchrec_tables import TORCHREC
@@ -69,6 +71,7 @@ def contenders(name: str, device: torch.device) -> dict[str, CTRModel]:
         ).eval()
         for kind, backend, tables_on in (
             ("plain", PLAIN, "meta"),
+            ("int8", PLAIN, "cpu"),
             ("torchrec", TORCHREC, "cpu"),
             ("fbgemm", TORCHREC, "cpu"),
         )
@@ -78,6 +81,7 @@ def contenders(name: str, device: torch.device) -> dict[str, CTRModel]:
         save_file(made["torchrec"].export_state(), path)
         # As scoring holds them: the pages of a file.
         made["plain"].import_state(mapped_tensors(path))
+    quantise_tables(made["int8"].embeddings)
     shard(made["fbgemm"], TrainConfig(), device=device)
     return made
 
@@ -95,10 +99,12 @@ def measured(work: dict[str, Forward], given: Batch, rounds: int) -> dict[str, f
 
 def compared(models: dict[str, CTRModel], given: Batch, rounds: int) -> dict[str, object]:
     """How far logits are apart, and what they cost."""
-    logits = [model(given) for model in models.values()]
+    logits = {kind: model(given) for kind, model in models.items()}
+    apart = {kind: float((x - logits["plain"]).abs().max()) for kind, x in logits.items()}
     lookups: dict[str, Forward] = {kind: model.embeddings.look_up for kind, model in models.items()}
     return {
-        "largest_logit_difference": max(float((x - logits[0]).abs().max()) for x in logits),
+        "int8_logit_difference": apart.pop("int8"),
+        "largest_logit_difference": max(apart.values()),
         "lookups_ms": measured(lookups, given, rounds),
         "forward_ms": measured(dict(models), given, rounds),
     }

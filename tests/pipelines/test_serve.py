@@ -304,6 +304,7 @@ def test_health_and_schema_tell_what_is_served(app, predictor) -> None:
     assert health["run_digest"] == predictor.run.manifest["digest"]
     assert health["weights_digest"] == predictor.run.manifest["weights_digest"]
     assert {"recsys_had", "torch"} <= health["versions"].keys()
+    assert health["mode"] == {"precision": "fp32", "tables": "saved", "compile": False}
     schema = call(app, "GET", "/schema").json
     assert schema["card_digest"] == predictor.run.card.digest
     assert [column["name"] for column in schema["columns"]] == list(ROW)

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys_had.scoring import BatchPredictor
+from recsys_had.scoring import BatchPredictor, Mode
 from tests.serving.mutations import mutated_requests, plain_rows
 from tests.serving.prometheus import parse, value
 
@@ -97,11 +97,28 @@ def scored(predictor: BatchPredictor, rows: list[dict[str, Any]]) -> np.ndarray:
 
 def test_it_tells_where_it_listens_and_scores_as_the_predictor_does(server, predictor) -> None:
     assert server.ready["host"] == "127.0.0.1"
+    assert server.ready["score_error"] is None
     assert server.ready["url"] == f"http://127.0.0.1:{server.ready['port']}"
     status, health = server.ask("GET", "/health")
     assert status == 200
     assert json.loads(health)["run_digest"] == server.ready["run_digest"]
     np.testing.assert_array_equal(server.scores(ROWS), scored(predictor, ROWS))
+
+
+def test_a_mode_is_told_with_its_error_and_scores_as_the_predictors_in_it(
+    job, tmp_path: Path
+) -> None:
+    words = ("--precision", "bf16", "--tables", "int8")
+    mode = {"precision": "bf16", "tables": "int8", "compile": False}
+    with served(job.run, tmp_path / "log", *words) as server:
+        assert server.ready["mode"] == mode
+        error = server.ready["score_error"]
+        assert error["rows"] == 4096 and 0 < error["largest_score_difference"] < 0.05
+        assert json.loads(server.ask("GET", "/health")[1])["mode"] == mode
+        found = server.scores(ROWS)
+    expected = scored(BatchPredictor.load(job.run, mode=Mode("bf16", "int8")), ROWS)
+    np.testing.assert_array_equal(found, expected)
+    assert (found != scored(BatchPredictor.load(job.run), ROWS)).any()
 
 
 def check_errors(content: Any) -> None:

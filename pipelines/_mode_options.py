@@ -1,0 +1,36 @@
+"""The options of the commands that score faster, or in less memory, and not exactly."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+_OPTIONS = (
+    click.option(
+        "--precision",
+        default="fp32",
+        show_default=True,
+        type=click.Choice(["fp32", "bf16"]),
+        help="bf16: matrix products in bfloat16.",
+    ),
+    click.option(
+        "--tables",
+        default="saved",
+        show_default=True,
+        type=click.Choice(["saved", "int8"]),
+        help="int8: embedding tables as 8-bit rows, a quarter of the memory or a little more.",
+    ),
+    click.option(
+        "--compile",
+        "compiled",
+        is_flag=True,
+        help="Make code of the model, for whole batches; needs a C++ compiler.",
+    ),
+)
+
+
+def mode_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command ``--precision``, ``--tables`` and ``--compile``."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
