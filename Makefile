@@ -46,9 +46,10 @@ clean-venv:
 demo: $(STAMP) ## the whole job on generated rows whose best possible AUC is known
 	$(BIN)/recsys-had demo
 
-# A file of tests stays in one process; more than four want more memory than a laptop has.
+# A file of tests stays in one process, which uses one core; more than four processes want more
+# memory than a laptop has.
 test: $(STAMP) ## the fast tests
-	$(BIN)/python -m pytest -m "not slow and not gpu" -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" -n auto --maxprocesses 4 --dist loadfile
 
 test-all: $(STAMP) ## all tests, the slow ones too
 	$(BIN)/python -m pytest

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import settings
 
 from recsys_had.data.folder import DataFolder
 from recsys_had.schema import DatasetCard, parse_card
@@ -24,6 +25,11 @@ from recsys_had.training.distributed import process_group
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would the
 # processes that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# How long an example takes says nothing on a machine that is busy.
+settings.register_profile("recsys_had", deadline=None)
+settings.load_profile("recsys_had")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

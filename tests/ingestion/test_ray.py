@@ -272,7 +272,7 @@ def test_a_cluster_ends_with_the_process_that_began_it_and_the_same_command_goes
         begun = processes_with(folder)
         assert len(begun) >= 4
         process.send_signal(number)
-        process.wait(timeout=60)
+        process.wait(timeout=300)
         while processes_with(folder):
             assert time.monotonic() < deadline, processes_with(folder)
             time.sleep(0.05)

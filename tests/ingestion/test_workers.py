@@ -178,7 +178,7 @@ def test_workers_end_with_their_parent_and_the_same_command_goes_on(
     workers = children(process.pid)
     assert len(workers) >= 2
     process.send_signal(number)
-    process.wait(timeout=30)
+    process.wait(timeout=300)
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -82,7 +82,7 @@ def two_ranks(
             )
             for rank in range(2)
         ]
-        told = [rank.communicate(timeout=60)[1] for rank in ranks]
+        told = [rank.communicate(timeout=300)[1] for rank in ranks]
         assert [rank.returncode for rank in ranks] == [0, 0], told
         found.extend(json.loads((folder / f"{rank}.json").read_text()) for rank in range(2))
         return found

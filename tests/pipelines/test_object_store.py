@@ -130,7 +130,7 @@ def test_a_killed_ingestion_is_never_taken_for_whole_and_goes_on(
 ) -> None:
     words = [str(job.card), "--raw", f"{raw}/day-*", "--out", f"{bucket}/data"]
     command = [sys.executable, "-c", _DIES, function, str(calls), "ingest", *words]
-    killed = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    killed = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert files_of(temporary)
     with pytest.raises(DataError, match=r"is not a data folder: manifest\.json is missing"):
@@ -149,7 +149,7 @@ def test_a_prediction_goes_on_with_resume(
 ) -> None:
     words = ["predict", str(job.run), "--input", f"{raw}/day-*", "--out", f"{bucket}/scores"]
     command = [sys.executable, "-c", _DIES, _UPLOAD, "2", *words]
-    killed = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    killed = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (bucket / "scores" / "_SUCCESS").exists()
     refused = cli(*words)

@@ -170,7 +170,7 @@ def test_a_scoring_on_ray_that_was_killed_goes_on_and_ends_the_same(
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
-        process.wait(timeout=60)
+        process.wait(timeout=300)
         while processes_with(folder):
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -40,7 +40,7 @@ def test_a_trainer_that_goes_on_wrongly_is_found_out(tmp_path: Path, keep: str, 
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == (0 if same else 1), done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
@@ -77,7 +77,7 @@ def test_a_kill_after_the_end_finds_the_result(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert "over at kill 1" in done.stdout
@@ -90,7 +90,7 @@ def test_a_trainer_that_fails_is_told(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 1
     assert "exit code 1: false" in done.stderr

@@ -41,6 +41,6 @@ def start(
 def launch(script: Path, *arguments: object, world_size: int, **variables: str) -> None:
     """Runs the script once a rank; every rank ends well."""
     ranks = start(script, *arguments, world_size=world_size, **variables)
-    told = [rank.communicate(timeout=240)[1] for rank in ranks]
+    told = [rank.communicate(timeout=900)[1] for rank in ranks]
     ends = "\n".join(text[-3000:] for text in told)
     assert [rank.returncode for rank in ranks] == [0] * world_size, ends
