@@ -45,6 +45,26 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def own_store() -> Iterator[None]:
+    """MLflow sets a variable, which the next module's trainings would take for the user's."""
+    before = os.environ.pop("MLFLOW_TRACKING_URI", None)
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    if before is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+@pytest.fixture
+def no_compiler() -> Iterator[None]:
+    """A machine that cannot compile C++."""
+    # As slow to import as torch itself; and pytest's own way to patch leaves the setting hidden.
+    from torch._inductor import config
+
+    with config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        yield
+
+
 SMALL_CARD = """
 name: small
 format: {type: tsv, header: false}

@@ -10,7 +10,6 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
-import torch._inductor.config
 
 from recsys_had.data.folder import DataFolder
 from recsys_had.errors import CheckpointError, DataError
@@ -186,9 +185,8 @@ def test_a_run_that_is_another_meanwhile_is_no_measure(job: Job, tmp_path: Path)
 
 
 def test_without_a_compiler_the_command_says_what_to_do(
-    cli, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli, job: Job, tmp_path: Path, no_compiler: None
 ) -> None:
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
     done = cli("predict", job.run, "--input", job.raw, "--out", tmp_path / "s", "--compile")
     told = "--compile: there is no C++ compiler. Install g++, or leave the option out."
     assert done.code != 0 and told in done.err and "Traceback" not in done.err

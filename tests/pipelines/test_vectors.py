@@ -151,7 +151,7 @@ def test_text_parquet_and_frames_score_alike(cli, vector_job: VectorJob, tmp_pat
 
 def test_a_list_of_words_in_a_pandas_frame_is_told(vector_job: VectorJob) -> None:
     rows = vector_job.rows.head(2).assign(image=[[1.0, "x", 2.0, 3.0], None])
-    with pytest.raises(DataError, match=r"^row 0: column image: must hold 4 numbers; got 1\.$"):
+    with pytest.raises(DataError, match=r"^row 0: column image: .*; got 'x' as number 2\.$"):
         BatchPredictor.load(vector_job.run).score_frame(rows)
 
 

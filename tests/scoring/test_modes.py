@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch._inductor.config
 from torch._dynamo.utils import counters
 
 from recsys_had.batch import EncodedRows
@@ -135,8 +134,7 @@ def test_words_that_are_no_mode_are_refused() -> None:
         Mode(tables="int4")  # type: ignore[arg-type]
 
 
-def test_without_a_compiler_compile_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+def test_without_a_compiler_compile_is_refused(no_compiler: None) -> None:
     model, _ = model_and_rows("frappe_lr", size=1)
     told = r"^--compile: there is no C\+\+ compiler\. Install g\+\+, or leave the option out\.$"
     with pytest.raises(ConfigError, match=told):

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch._inductor.config
 from torch._dynamo.utils import counters
 
 from recsys_had.config import Experiment
@@ -138,8 +137,7 @@ def test_passes_are_compiled_too(trained: Callable[..., Trainer]) -> None:
 
 
 def test_without_a_compiler_compile_is_refused(
-    trained: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+    trained: Callable[..., Trainer], no_compiler: None
 ) -> None:
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
     with pytest.raises(ConfigError, match=r"train\.compile: there is no C\+\+ compiler"):
         trained(compile=True)
