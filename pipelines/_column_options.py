@@ -1,15 +1,14 @@
 """The options of the commands that write columns beside the score."""
 
-from collections.abc import Callable
-from typing import Any
-
 import click
+from recsys_had.pipelines._command import with_options
 
 # What --novelty means where no method is named: recsys_had.extra_columns.LAST, which is not
 # imported for a line of help.
 _LAST = "last"
 
-_OPTIONS = (
+# Gives a command --explain, --baseline and --novelty.
+column_options = with_options(
     click.option(
         "--explain",
         type=click.IntRange(min=1),
@@ -34,10 +33,3 @@ _OPTIONS = (
         "unlike. By the method the run was given last, or by METHOD.",
     ),
 )
-
-
-def column_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command ``--explain``, ``--baseline`` and ``--novelty``."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command

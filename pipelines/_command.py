@@ -93,6 +93,19 @@ def local_path(text: str) -> Path:
     return Path(text)
 
 
+def with_options(
+    *options: Callable[[Callable[..., Any]], Callable[..., Any]],
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator that gives several commands the same options, listed in this order."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 def _may_stand_alone(option: click.Option) -> bool:
     """Whether its value may be left out; then the next word may be another option."""
     return isinstance(option.flag_value, str)

@@ -1,11 +1,10 @@
 """The options of the commands that score faster, or in less memory, and not exactly."""
 
-from collections.abc import Callable
-from typing import Any
-
 import click
+from recsys_had.pipelines._command import with_options
 
-_OPTIONS = (
+# Gives a command --precision, --tables and --compile.
+mode_options = with_options(
     click.option(
         "--precision",
         default="fp32",
@@ -27,10 +26,3 @@ _OPTIONS = (
         help="Make code of the model, for whole batches; needs a C++ compiler.",
     ),
 )
-
-
-def mode_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command ``--precision``, ``--tables`` and ``--compile``."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command

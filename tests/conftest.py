@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import tempfile
 import urllib.request
 import uuid
 from collections.abc import Callable, Generator, Iterator
@@ -18,6 +19,8 @@ import torch
 from hypothesis import settings
 
 from recsys_had.data.folder import DataFolder
+from recsys_had.engines import ray_tasks
+from recsys_had.engines.local import ONE_THREAD, environment
 from recsys_had.schema import DatasetCard, parse_card
 from recsys_had.store_path import StorePath
 from recsys_had.training.distributed import process_group
@@ -53,6 +56,27 @@ def own_store() -> Iterator[None]:
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     if before is not None:
         os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A Ray cluster that others began, for all tests of a file; they skip where there is no Ray."""
+    for name, value in ray_tasks.SETTINGS.items():
+        os.environ.setdefault(name, value)
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'recsys_had[ray]'")
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
+        with environment(ONE_THREAD):
+            ray.init(
+                address="local",
+                num_cpus=2,
+                num_gpus=0,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=folder,
+            )
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from recsys_had.batch import Bags
 from recsys_had.errors import ConfigError
 from recsys_had.model.embeddings import FieldEmbeddings
-from recsys_had.model.plain_tables import PLAIN, PlainTables, require_ids, single_values
+from recsys_had.model.plain_tables import (
+    PLAIN,
+    PlainBackend,
+    PlainTables,
+    require_ids,
+    single_values,
+)
 from recsys_had.model.tables import FieldSpec, table_name
 
 # A row's scale and offset, two float32.
@@ -87,27 +93,13 @@ class Int8Tables(nn.Module):
         self.register_buffer("sizes", torch.tensor(sizes), persistent=False)
 
 
-class Int8Backend:
+class Int8Backend(PlainBackend):
     """Looks rows up in 8-bit tables, and makes float32 of them on the way.
 
     A row's numbers are the same to the bit whatever else is looked up with it. Sets of tables that
     :func:`quantise_tables` left as they are are looked up as plain ones. See
     :class:`recsys_had.model.tables.TableBackend`.
     """
-
-    def stored_width(self, width: int) -> int:
-        """There is no padding."""
-        return width
-
-    def make(
-        self, fields: Sequence[FieldSpec], *, width: int, device: str, table_type: torch.dtype
-    ) -> nn.Module:
-        """Plain tables: 8-bit ones are made of what others hold."""
-        return PLAIN.make(fields, width=width, device=device, table_type=table_type)
-
-    def prepared(self, rows: Bags) -> Bags:
-        """The rows as they are."""
-        return rows
 
     def look_up(
         self,
@@ -124,7 +116,7 @@ class Int8Backend:
             IndexError: an id is none of its table's.
         """
         if not isinstance(tables, Int8Tables):
-            return PLAIN.look_up(tables, fields, rows, num_rows=num_rows, width=width)
+            return super().look_up(tables, fields, rows, num_rows=num_rows, width=width)
         names = [field.name for field in fields]
         if num_rows and not any(field.is_multi for field in fields):
             ids_FB = single_values(names, rows, num_rows)

@@ -1,7 +1,6 @@
 """Ray does what the processes of one machine do, to the byte, and leaves nothing behind."""
 
 import gzip
-import logging
 import math
 import os
 import signal
@@ -16,7 +15,7 @@ import pytest
 
 from recsys_had.data.raw import RawSource
 from recsys_had.engines import ray_tasks
-from recsys_had.engines.local import ONE_THREAD, environment, open_engine
+from recsys_had.engines.local import open_engine
 from recsys_had.errors import (
     ConfigError,
     DataError,
@@ -34,24 +33,6 @@ from tests.ingestion.test_workers import BLOCK_BYTES, HASHED, STRATIFIED, card, 
 for name, value in ray_tasks.SETTINGS.items():
     os.environ.setdefault(name, value)
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'recsys_had[ray]'")
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """A cluster that others began, for all tests of this file."""
-    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
-        with environment(ONE_THREAD):
-            ray.init(
-                address="local",
-                num_cpus=2,
-                num_gpus=0,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=folder,
-            )
-        yield
-        ray.shutdown()
 
 
 @pytest.mark.parametrize("split", [HASHED, STRATIFIED])

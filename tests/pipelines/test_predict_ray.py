@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import logging
 import os
 import shutil
 import signal
@@ -11,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ import pyarrow as pa
 import pytest
 
 from recsys_had.engines import ray_tasks
-from recsys_had.engines.local import ONE_THREAD, environment
 from recsys_had.errors import CheckpointError, DataError
 from recsys_had.scoring import BatchPredictor, predict_files
 from recsys_had.whole_files import file_digest
@@ -35,24 +32,6 @@ ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'recs
 pytestmark = pytest.mark.slow
 
 BLOCK_BYTES = 10_000
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """A cluster that others began, for all tests of this file."""
-    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
-        with environment(ONE_THREAD):
-            ray.init(
-                address="local",
-                num_cpus=2,
-                num_gpus=0,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=folder,
-            )
-        yield
-        ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from recsys_had.data.folder import layout_of
-from recsys_had.experiment_file import load_experiment_with_card
-from recsys_had.model.ctr import CTRModel
-from recsys_had.model.embeddings import field_specs
 from recsys_had.scoring.drawn_rows import drawn_rows
 from recsys_had.scoring.flat_model import FlatModel
 from recsys_had.scoring.torch_program import dynamic_shapes
+from tests.scoring.bundled import model_and_rows
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 # Each definition once: Frappe has all of them but one. Numbers and many values are Criteo's.
@@ -39,23 +36,11 @@ def test_no_definition_is_left_out() -> None:
     [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in EXPERIMENTS],
 )
 def test_a_model_is_one_program_for_batches_of_any_size(name: str) -> None:
-    experiment, card = load_experiment_with_card(name, ())
-    model = CTRModel(
-        fields=field_specs(card, {field.name: 30 for field in card.fields}),
-        dense=card.dense,
-        config=experiment.model,
-        vectors=card.vectors,
-        seed=1,
-    ).eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for weight in model.parameters():
-            # Far from where a training begins: many begin at 0.
-            weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
-    layout = layout_of(card)
+    model, first = model_and_rows(name, size=11)
+    layout = first.layout
     flat = FlatModel(model, layout)
     with torch.no_grad():
-        given = tuple(flat.tensors(drawn_rows(model, layout, size=11, seed=0)))
+        given = tuple(flat.tensors(first))
         shapes = {"tensors": dynamic_shapes(flat.inputs)}
         program = torch.export.export(flat, given, dynamic_shapes=shapes).module()
         for size in (1, 7, 4096):

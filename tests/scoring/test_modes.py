@@ -8,14 +8,11 @@ import torch
 from torch._dynamo.utils import counters
 
 from recsys_had.batch import EncodedRows
-from recsys_had.data.folder import layout_of
 from recsys_had.errors import ConfigError
-from recsys_had.experiment_file import load_experiment_with_card
 from recsys_had.model.ctr import CTRModel
-from recsys_had.model.embeddings import field_specs
 from recsys_had.scoring import Mode
-from recsys_had.scoring.drawn_rows import drawn_rows
 from recsys_had.scoring.lanes import Lanes
+from tests.scoring.bundled import model_and_rows
 from tests.scoring.test_every_model import EXPERIMENTS
 from tests.training.compiler import needs_compiler
 
@@ -27,23 +24,6 @@ WITHOUT_PRODUCTS = ("frappe_ffm", "frappe_fm", "frappe_hofm", "frappe_lr")
 LOGARITHMIC = ("frappe_afn", "frappe_afn_plus")
 # Its tables have one column.
 NARROW = "frappe_lr"
-
-
-def model_and_rows(name: str, *, size: int) -> tuple[CTRModel, EncodedRows]:
-    """A bundled model with weights as large as a training makes them, and rows for it."""
-    experiment, card = load_experiment_with_card(name, ())
-    model = CTRModel(
-        fields=field_specs(card, {field.name: 30 for field in card.fields}),
-        dense=card.dense,
-        config=experiment.model,
-        vectors=card.vectors,
-        seed=1,
-    ).eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
-    return model, drawn_rows(model, layout_of(card), size=size, seed=2)
 
 
 def logits(
