@@ -83,8 +83,6 @@ def command(
     overwrite: bool,
 ) -> Result:
     """Score raw rows with RUN; writes part-*.parquet with row_id, kept columns and score."""
-    from recsys_had.scoring import Mode, told_error
-
     content = predict(
         run,
         inputs=inputs,
@@ -113,6 +111,8 @@ def command(
         f"{content['rows_per_s']:,.0f} rows/s\nvalues unseen in training: {told}\nscores: {out}"
     )
     if content["score_error"] is not None:
+        from recsys_had.scoring import Mode, told_error
+
         text += f"\n{told_error(Mode(**content['mode']), content['score_error'], of='the first')}"
     return Result(content, text)
 
@@ -138,6 +138,11 @@ def predict(
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """What ``--json`` prints."""
+    from recsys_had.allocator import share_freed_memory
+
+    # Before torch is there, whose threads would have heaps of their own.
+    share_freed_memory()
+
     from tqdm import tqdm
 
     from recsys_had.extra_columns import extra_columns

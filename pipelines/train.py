@@ -84,9 +84,9 @@ def train(
 
     check_trio()
 
+    from recsys_had.allocator import keep_freed_memory
     from recsys_had.data.folder import DataFolder
     from recsys_had.experiment_file import load_experiment_with_card
-    from recsys_had.training.allocator import keep_freed_memory
     from recsys_had.training.distributed import process_group
     from recsys_had.training.pretrained import parse_pretrained
     from recsys_had.training.session import TrainingSession

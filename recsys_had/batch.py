@@ -146,6 +146,15 @@ class Ragged:
         starts = np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths)
         return Ragged(offsets, self.values[starts + np.arange(offsets[-1])])
 
+    def span(self, first: int, last: int) -> "Ragged":
+        """The rows from ``first`` up to ``last``; the values are not copied.
+
+        >>> Ragged(np.array([0, 2, 3]), np.array([7, 8, 9], np.int32)).span(1, 2)
+        Ragged(offsets=array([0, 1]), values=array([9], dtype=int32))
+        """
+        offsets = self.offsets[first : last + 1]
+        return Ragged(offsets - offsets[0], self.values[offsets[0] : offsets[-1]])
+
     @staticmethod
     def concat(parts: Sequence["Ragged"]) -> "Ragged":
         """One after the other."""
@@ -198,6 +207,21 @@ class EncodedRows:
             None if self.unseen is None else self.unseen[index],
         )
 
+    def span(self, first: int, last: int) -> "EncodedRows":
+        """The rows from ``first`` up to ``last``, not copied."""
+        rows = slice(first, last)
+        return EncodedRows(
+            self.layout,
+            self.row_id[rows],
+            None if self.label is None else self.label[rows],
+            self.ids[rows],
+            {name: ragged.span(first, last) for name, ragged in self.lists.items()},
+            self.dense[rows],
+            {name: vector[rows] for name, vector in self.vectors.items()},
+            None if self.weight is None else self.weight[rows],
+            None if self.unseen is None else self.unseen[rows],
+        )
+
     @staticmethod
     def concat(parts: Sequence["EncodedRows"]) -> "EncodedRows":
         """One after the other; all with labels, or all without; weights alike."""
@@ -226,7 +250,7 @@ class EncodedRows:
         """
         num_rows = len(self)
         padding = 0 if sparse_rows is None else sparse_rows - num_rows
-        single = torch.from_numpy(np.ascontiguousarray(self.ids.T).astype(np.int64))
+        single = torch.from_numpy(self.ids.T.astype(np.int64, order="C"))
         if self.layout.fields and (self.layout.multi or padding):
             values, lengths, sizes = self._ragged_values(single, padding)
         else:
@@ -235,12 +259,12 @@ class EncodedRows:
             sizes = [num_rows] * len(self.layout.fields)
         label = np.empty(0, np.float32) if self.label is None else self.label
         return Batch(
-            dense=torch.from_numpy(self.dense),
+            dense=_tensor(self.dense),
             sparse=Bags(self.layout.fields, values, lengths, sizes=sizes),
-            label=torch.from_numpy(label),
-            row_id=torch.from_numpy(self.row_id),
-            vectors={name: torch.from_numpy(vector) for name, vector in self.vectors.items()},
-            weight=None if self.weight is None else torch.from_numpy(self.weight),
+            label=_tensor(label),
+            row_id=_tensor(self.row_id),
+            vectors={name: _tensor(vector) for name, vector in self.vectors.items()},
+            weight=None if self.weight is None else _tensor(self.weight),
         )
 
     def _ragged_values(self, single: Tensor, padding: int) -> tuple[Tensor, Tensor, list[int]]:
@@ -257,3 +281,8 @@ class EncodedRows:
                 lengths.append(torch.ones(len(self), dtype=torch.int64))
             lengths.append(empty)
         return torch.cat(values), torch.cat(lengths), [len(held) for held in values]
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    """The array's own memory as a tensor; a copy of what Arrow lent, which cannot be written to."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

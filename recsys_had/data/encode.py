@@ -235,18 +235,22 @@ class Encoder:
             ``(B, F)``, the fields in the card's order.
         """
         values = with_bins(values, self.card, self._bins)
-        counts = np.zeros((len(encoded), len(self.card.fields)), np.int32)
+        # Field by field in memory, as it is filled.
+        counts = np.zeros((len(self.card.fields), len(encoded)), np.int32)
         for place, field in enumerate(self.card.fields):
             value, ids = values.column(field.name), encoded[field.name].combine_chunks()
             if field.is_multi:
                 # An empty list is encoded as [0].
                 is_missing = np.diff(value.offsets.to_numpy()) == 0
                 zeros = pl.Series(pl.from_arrow(ids)).list.count_matches(0).to_numpy()
+                counts[place] = zeros.astype(np.int32) - is_missing
+            elif value.null_count:
+                counts[place] = (ids.to_numpy() == 0) & value.is_valid().to_numpy(
+                    zero_copy_only=False
+                )
             else:
-                is_missing = value.is_null().to_numpy(zero_copy_only=False)
-                zeros = ids.to_numpy() == 0
-            counts[:, place] = zeros.astype(np.int32) - is_missing
-        return counts
+                counts[place] = ids.to_numpy() == 0
+        return counts.T
 
     def value_of(self, field: str, ids: pl.Series) -> pl.Series:
         """The raw value of each id of a field, the interval of a bin; null for id 0.

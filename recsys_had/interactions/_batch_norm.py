@@ -6,6 +6,7 @@ of processes.
 Letters: B rows of this rank, C channels, L numbers of a channel in a row.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -47,8 +48,12 @@ class DistributedBatchNorm(nn.BatchNorm1d):
         if not self.training:
             return super().forward(x)
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            normalised: Tensor = self._over_ranks(x)
-            return normalised
+            # What the other ranks hold is no part of a compiled graph. Said here: above the method
+            # it would load torch's compiler wherever a model is loaded.
+            uncompiled: Callable[[Tensor], Tensor] = torch.compiler.disable(  # type: ignore[no-untyped-call]
+                self._over_ranks
+            )
+            return uncompiled(x)
         if x.numel() // self.num_features < 2:
             return self._by_running_moments(x)
         return super().forward(x)
@@ -58,8 +63,6 @@ class DistributedBatchNorm(nn.BatchNorm1d):
             x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
         )
 
-    # What the other ranks hold is no part of a compiled graph.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _over_ranks(self, x: Tensor) -> Tensor:
         # Of a half precision neither count nor sums would be exact enough.
         wide = torch.promote_types(x.dtype, torch.float32)

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -58,11 +59,14 @@ class Lanes:
         # Few rows are shared out, too, but not for less than is worth a thread.
         each = max(-(-len(rows) // self.num_lanes), _ROWS_OF_A_KERNEL)
         size = filled(min(batch_size, each) if share else batch_size)
+        # No model reads it.
+        rows = replace(rows, unseen=None)
         waiting: deque[tuple[NDArray[np.int64], Future[list[Tensor]]]] = deque()
         with _OneCore():
             for first in range(0, len(rows), size):
-                index = np.arange(first, min(first + size, len(rows)))
-                waiting.append((index, self._pool.submit(_run, forward, rows, index)))
+                last = min(first + size, len(rows))
+                batch = self._pool.submit(_run, forward, rows.span(first, last))
+                waiting.append((np.arange(first, last), batch))
                 if len(waiting) > self.num_lanes:
                     done, future = waiting.popleft()
                     yield done, future.result()
@@ -71,12 +75,15 @@ class Lanes:
                 yield done, future.result()
 
 
-def _run(forward: Forward, rows: EncodedRows, index: NDArray[np.int64]) -> list[Tensor]:
+def _run(forward: Forward, rows: EncodedRows) -> list[Tensor]:
     """Some rows, with as many of the last one again as are missing."""
-    missing = filled(len(index)) - len(index)
-    whole = np.concatenate([index, np.full(missing, index[-1])])
+    missing = filled(len(rows)) - len(rows)
+    if missing:
+        whole = rows.take(np.minimum(np.arange(len(rows) + missing), len(rows) - 1))
+    else:
+        whole = rows
     with torch.inference_mode():
-        return [found[: len(index)] for found in forward(rows.take(whole).to_batch())]
+        return [found[: len(rows)] for found in forward(whole.to_batch())]
 
 
 def filled(num_rows: int) -> int:

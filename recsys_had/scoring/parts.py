@@ -31,11 +31,13 @@ class _Read:
 
 @dataclass(frozen=True)
 class _Scored:
+    """What is to be written, and what is told of it: the rows themselves are no longer needed."""
+
     number: int
     digest: str | None
-    found: ReadRows
     columns: dict[str, Any]
-    error: dict[str, Any] | None
+    rejects: pa.Table
+    told: dict[str, Any]
 
 
 # What a manifest tells of a part.
@@ -105,30 +107,31 @@ class PartScorer:
             found = without_rows(found, bad, read.block, _NO_SCORE, reject=self.reject)
             kept = pa.array(~bad)
             columns = {name: column.filter(kept) for name, column in columns.items()}
-        return _Scored(read.number, read.block.digest, found, columns, error)
+        told = {
+            "rows": len(found.rows),
+            "rejected": found.rejects.num_rows,
+            "oov": {**found.unseen, **predictor.without_row(found.rows)},
+            **({} if error is None else {"score_error": error}),
+        }
+        return _Scored(read.number, read.block.digest, columns, found.rejects, told)
 
     def write(self, scored: Entry | _Scored) -> Entry:
         """Writes a part, whole or not at all."""
         if isinstance(scored, dict):
             return scored
-        number, found = scored.number, scored.found
-        rejects = rejects_path(self.work, number)
+        rejects = rejects_path(self.work, scored.number)
         rejects.unlink(missing_ok=True)
-        if found.rejects.num_rows:
-            _write(found.rejects, rejects)
-        name = f"part-{number:05d}.parquet"
-        digest = _write(pa.table(scored.columns), self.stage / name)
+        if scored.rejects.num_rows:
+            _write(scored.rejects, rejects)
+        name = f"part-{scored.number:05d}.parquet"
         entry = {
             "name": name,
-            "rows": len(found.rows),
-            "rejected": found.rejects.num_rows,
-            "sha256": digest,
-            "oov": {**found.unseen, **self.load().without_row(found.rows)},
-            **({} if scored.error is None else {"score_error": scored.error}),
+            **scored.told,
+            "sha256": _write(pa.table(scored.columns), self.stage / name),
         }
         # The last: what it tells of is whole.
         note = json.dumps({**entry, "input": scored.digest})
-        write_whole(self.work / f"part-{number:05d}.json", note)
+        write_whole(self.work / f"part-{scored.number:05d}.json", note)
         return entry
 
 

@@ -10,19 +10,23 @@ _AHEAD = 2
 
 
 def pipelined(tasks: Iterable[Any], *stages: Callable[[Any], Any]) -> Iterator[Any]:
-    """Takes each task through all stages, in order; every stage works on one task at a time.
+    """Takes each task through all stages, in order.
 
     While the second stage works on one task, the first is at the next. Tasks are taken up by the
     caller's thread, and only a few ahead, so that they may be large.
 
     Args:
         tasks: what the first stage takes.
-        stages: each takes what the one before it gives.
+        stages: each takes what the one before it gives. The first may be called for two tasks at
+            once, each of the others works on one at a time.
 
     >>> list(pipelined([1, 2, 3], lambda each: each * 10, str))
     ['10', '20', '30']
     """
-    pools = [ThreadPoolExecutor(1, thread_name_prefix="recsys_had-stage") for _ in stages]
+    pools = [
+        ThreadPoolExecutor(_AHEAD if place == 0 else 1, thread_name_prefix="recsys_had-stage")
+        for place in range(len(stages))
+    ]
     waiting: deque[Future[Any]] = deque()
     try:
         for task in tasks:

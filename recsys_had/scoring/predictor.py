@@ -374,8 +374,7 @@ class BatchPredictor:
         embeddings = self.model.embeddings
         if not embeddings.managed_fields:
             return {}
-        # What Arrow lent cannot be written to, as torch wants: the rows are copied.
-        ids = rows.take(np.arange(len(rows))).to_batch().sparse
+        ids = rows.to_batch().sparse
         found = embeddings.rows_of(ids)
         return {
             field: int(((ids[field].values() > 0) & (found[field].values() == 0)).sum())

@@ -54,6 +54,16 @@ def read_rows(
     Raises:
         DataError: the file is not usable, or, without ``reject``, one line per problem of a row.
     """
+    # What is kept of the text goes no further than this.
+    values, kept, places, rejects = _read(block.unread(), encoder, keep, reject=reject)
+    rows = _encoded(values, encoder, block.first_row_id + places)
+    return ReadRows(rows, kept, with_row_ids(rejects, block))
+
+
+def _read(
+    block: RawBlock, encoder: Encoder, keep: Sequence[str], *, reject: bool
+) -> tuple[pa.RecordBatch, dict[str, pa.Array], NDArray[np.int64], pa.Table]:
+    """The values of a block's rows, what is copied of them, their places in it; and the rejects."""
     places = np.arange(block.num_rows)
     rejects = REJECTS.empty_table()
     try:
@@ -71,11 +81,7 @@ def read_rows(
         )
         frame, places, rejects = sifted.frame, sifted.kept, sifted.rejects
         values = encoder.prepare(_inputs(frame, encoder))
-    return ReadRows(
-        _encoded(values, encoder, block.first_row_id + places),
-        {name: frame[name].to_arrow() for name in keep},
-        with_row_ids(rejects, block),
-    )
+    return values, {name: frame[name].to_arrow() for name in keep}, places, rejects
 
 
 def without_rows(

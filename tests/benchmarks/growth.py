@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
+from recsys_had.allocator import keep_freed_memory
 from recsys_had.interactions import build, catalog, names
 from recsys_had.interactions.algebra import Interaction
-from recsys_had.training.allocator import keep_freed_memory
 
 WIDTH = 16
 # Some hold all pairs, and their gradients too: sizes at which the forward pass moves more than this

@@ -130,6 +130,18 @@ def test_what_only_reads_data_imports_no_torch(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_scoring_loads_no_compiler() -> None:
+    """Torch's costs every start of ``predict`` two seconds."""
+    code = (
+        "import sys, recsys_had.scoring, recsys_had.extra_columns\n"
+        "print(sorted({'torch._dynamo', 'sklearn', 'mlflow', 'torchrec'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("name", PINS)
 def test_requirements_are_exact_and_name_no_host(name: str) -> None:
     lines = (ROOT / "requirements" / f"{name}.txt").read_text().splitlines()
