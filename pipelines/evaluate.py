@@ -41,10 +41,10 @@ def evaluate(
     """
     from recsys_had.data.folder import DataFolder
     from recsys_had.metrics import evaluate_with_ece
-    from recsys_had.scoring import BatchPredictor
+    from recsys_had.scoring import BatchPredictor, score_split
 
     predictor = BatchPredictor.load(run, calibrate=calibrate)
     folder = DataFolder.open(data)
-    label, score = predictor.score_split(folder, split)
+    label, score = score_split(predictor, folder, split)
     found = evaluate_with_ece(label, score, folder.weights(split))
     return {**found, "calibrated": predictor.calibrated}

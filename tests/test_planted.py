@@ -100,16 +100,16 @@ def test_what_mixes_no_fields_has_to_fail_at_every_law(planted: ModuleType, name
     for label, law in planted.LAWS.items():
         reaches = planted.mixed_difference(alone, law, law.order) > planted.EXACT
         degree = planted.Model(alone, law, std=0.5).degree
-        found = planted.expected(alone, label, law.order, degree=degree, reaches=reaches)
+        found = planted.expected(alone, label, law, degree=degree, reaches=reaches)
         assert found == "fail"
 
 
 def test_fm_learns_a_pair_and_no_triple(planted: ModuleType) -> None:
     settings = {"rows": 100_000, "batch_size": 250, "std": 0.5}
     (fm,) = planted.candidates(["fm"])
-    pairs = planted.learn(fm, "context", settings, lr=0.03, seed=1)
+    pairs = planted.learn(fm, "context", settings, {"lr": 0.03}, seed=1)
     assert pairs[-1][1] < 0.1
-    triples = planted.learn(fm, "triples", settings, lr=0.03, seed=1)
+    triples = planted.learn(fm, "triples", settings, {"lr": 0.03}, seed=1)
     assert triples[-1][1] > 0.9
 
 

@@ -14,6 +14,7 @@ from recsys_had.explanation.baseline import Baseline, mean_of_rows, mean_of_voca
 from recsys_had.explanation.effects import Explainer
 from recsys_had.explanation.row_columns import ExplanationColumn
 from recsys_had.scoring import BatchPredictor
+from recsys_had.scoring.splits import split_reader
 from recsys_had.suggest import nearest
 
 # The file a run keeps its mean row in.
@@ -89,7 +90,7 @@ def look_at_split(
         SchemaError: the data was made with another card.
         DataError: it was encoded with another vocabulary, or has no such split.
     """
-    reader = predictor.split_reader(data, split)
+    reader = split_reader(predictor, data, split)
     count = min(num_rows, reader.num_rows)
     wanted = np.arange(count) * reader.num_rows // count
     taken: list[dict[str, Tensor]] = []

@@ -21,6 +21,7 @@ from recsys_had.model.embeddings import field_specs
 from recsys_had.output import OutputFolder
 from recsys_had.run_folder import write_run_folder
 from recsys_had.scoring import BatchPredictor
+from recsys_had.scoring.splits import score_split, split_reader
 from recsys_had.storage import AnyPath
 
 # Batches a pass over which is timed, and how often, the two models in turn.
@@ -102,7 +103,7 @@ def write_pruned(
 
 def quality(predictor: BatchPredictor, data: DataFolder, split: str) -> dict[str, Any]:
     """Metrics of a run on a split, with its size."""
-    label, score = predictor.score_split(data, split)
+    label, score = score_split(predictor, data, split)
     return {
         **evaluate_rows(label, score, data.weights(split)),
         "parameters": predictor.model.num_parameters(),
@@ -115,7 +116,7 @@ def paces(predictors: Sequence[BatchPredictor], data: DataFolder, split: str) ->
 
     The median of several passes, after one that is not counted.
     """
-    reader = predictors[0].split_reader(data, split)
+    reader = split_reader(predictors[0], data, split)
     batches = [step.batch for step in islice(reader.steps(Position(0, 0)), _BATCHES)]
     seconds: list[list[float]] = [[] for _ in predictors]
     for number in range(_PASSES + 1):

@@ -13,6 +13,7 @@ from recsys_had.errors import DataError
 from recsys_had.reliability_plot import reliability_png
 from recsys_had.run_folder import RunFolder
 from recsys_had.scoring.predictor import BatchPredictor
+from recsys_had.scoring.splits import split_logits
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def calibrate_run(
         ConfigError: the segment is no field of one value a row.
         DataError: the split cannot be fitted to, or holds rows that trained; the plot's folder is
             not there.
-        SchemaError, CheckpointError: as for :meth:`BatchPredictor.split_logits` and
+        SchemaError, CheckpointError: as for :func:`recsys_had.scoring.splits.split_logits` and
             :meth:`RunFolder.add`.
     """
     predictor.run.require_changeable()
@@ -79,7 +80,7 @@ def calibrate_run(
         )
     if plot is not None and not plot.parent.is_dir():
         raise DataError(f"{plot}: its folder is not there. Make it first.")
-    label, logits, segments = predictor.split_logits(data, split, segment=segment)
+    label, logits, segments = split_logits(predictor, data, split, segment=segment)
     weight = data.weights(split)
     place = f"{data.path}/{split}"
     chosen = cast(Method, method)

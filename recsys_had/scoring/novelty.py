@@ -15,6 +15,7 @@ from recsys_had.errors import CheckpointError, ConfigError, DataError
 from recsys_had.novelty import METHODS, Fitting, Method, Seen, fit, from_text, kept_last, to_text
 from recsys_had.novelty.method import WithoutState
 from recsys_had.scoring.predictor import BatchPredictor, Logits
+from recsys_had.scoring.splits import require_same_ids
 from recsys_had.suggest import nearest
 
 ADDITION = "novelty"
@@ -44,7 +45,7 @@ def fit_novelty(
     kind = _known(name)
     if kind.needs_terms:
         predictor.model.graph.require_terms()
-    predictor.require(data)
+    require_same_ids(predictor, data)
     if not data.rows("train"):
         raise DataError(
             f"{data.path}: the training split has no row. Give what the run was trained on."

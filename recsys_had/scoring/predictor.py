@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -18,11 +18,9 @@ from recsys_had.batch import Batch, EncodedRows
 from recsys_had.calibration import ToScores, log_kept_share, parse_calibrator
 from recsys_had.calibration.calibrator import Segments
 from recsys_had.data.encode import Encoder
-from recsys_had.data.folder import DataFolder, layout_of
-from recsys_had.data.parquet import SplitReader, rows_from_table
-from recsys_had.data.shards import pieces_of, shards_of
+from recsys_had.data.folder import layout_of
 from recsys_had.engines.local import available_cores
-from recsys_had.errors import CheckpointError, ConfigError, DataError, SchemaError
+from recsys_had.errors import CheckpointError, ConfigError
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model_uri import local_run
 from recsys_had.run_folder import RunFolder
@@ -88,6 +86,9 @@ class BatchPredictor:
             training left out is applied in any case.
         mode: how the model is run, which may change its tables.
 
+    Attributes:
+        layout: names and order of the model's inputs.
+
     Raises:
         CheckpointError: the run's calibrator is damaged, or does not fit its card.
         ConfigError: the model cannot be run in that mode.
@@ -110,14 +111,14 @@ class BatchPredictor:
         self.batch_size = batch_size
         self.mode = mode
         mode.apply(self.model, rows=filled(batch_size))
-        self._layout = layout_of(run.card)
+        self.layout = layout_of(run.card)
         self._lanes = Lanes(num_lanes or available_cores())
         text = run.addition("calibrator") if calibrate else None
         calibrator = None
         if text is not None:
             calibrator = parse_calibrator(text, place=f"{run.path}/calibrator")
             if calibrator.field is not None:
-                self._require_segment(calibrator.field)
+                self.require_segment(calibrator.field)
         self._to_scores = ToScores(
             shift=log_kept_share(run.manifest.get("sampling")), calibrator=calibrator
         )
@@ -126,6 +127,12 @@ class BatchPredictor:
     def calibrated(self) -> bool:
         """Whether scores are those of a calibrator."""
         return self._to_scores.calibrator is not None
+
+    @property
+    def segment(self) -> str | None:
+        """The field that the calibrator is fitted by; None where it is by none."""
+        calibrator = self._to_scores.calibrator
+        return None if calibrator is None else calibrator.field
 
     @property
     def shift(self) -> float:
@@ -248,10 +255,9 @@ class BatchPredictor:
 
     def segments(self, rows: EncodedRows) -> Segments | None:
         """Each row's id in the field that the calibrator is fitted by; None where it is by none."""
-        calibrator = self._to_scores.calibrator
-        if calibrator is None or calibrator.field is None:
+        if self.segment is None:
             return None
-        return rows.ids[:, self._layout.single.index(calibrator.field)]
+        return rows.ids[:, self.layout.single.index(self.segment)]
 
     def score_frame(self, frame: pd.DataFrame | pl.DataFrame | pl.LazyFrame | pa.Table) -> Scores:
         """Scores a frame of raw rows; columns by name, the label not needed.
@@ -273,100 +279,21 @@ class BatchPredictor:
         """
         return read_frame(as_polars(frame, self.encoder.required_columns), self.encoder)
 
-    def score_split(self, data: DataFolder, split: str) -> tuple[Scores, Scores]:
-        """Label and score of each row of an encoded split, in row order.
-
-        Raises:
-            SchemaError: the data was made with another card.
-            DataError: it was encoded with another vocabulary, or has no such split.
-        """
-        calibrator = self._to_scores.calibrator
-        segment = None if calibrator is None else calibrator.field
-        labels, logits, segments = self.split_logits(data, split, segment=segment)
-        return labels, self.to_scores(logits, segments)
-
-    def split_logits(
-        self, data: DataFolder, split: str, *, segment: str | None = None
-    ) -> tuple[Scores, Logits, Segments | None]:
-        """Label and logit of each row of an encoded split, in row order, and its id in a field.
-
-        Args:
-            data: encoded rows.
-            split: train, valid or test.
-            segment: a field of one value a row, or None.
+    def require_segment(self, name: str) -> None:
+        """Asks of a field to be one that rows can be told apart by.
 
         Raises:
             ConfigError: there is no such field, or it holds several values a row.
-            SchemaError: the data was made with another card.
-            DataError: it was encoded with another vocabulary, or has no such split.
         """
-        if segment is not None:
-            self._require_segment(segment)
-        self.require_split(data, split)
-        layout = replace(self._layout, has_weight=False)
-        columns = ["row_id", "label", *layout.fields, *layout.dense, *layout.vectors]
-        labels, logits, segments = [], [], []
-        for shard in shards_of(data, split):
-            for piece in pieces_of(shard, columns):
-                rows = rows_from_table(pa.Table.from_batches([piece]), layout)
-                labels.append(piece.column("label").to_numpy().astype(np.float32))
-                logits.append(self.logits(rows))
-                if segment is not None:
-                    segments.append(rows.ids[:, layout.single.index(segment)])
-        found = np.concatenate(segments) if segments else None
-        return np.concatenate(labels), np.concatenate(logits), found
-
-    def split_reader(self, data: DataFolder, split: str) -> SplitReader:
-        """Reads an encoded split, in row order, whose ids mean what the run's do.
-
-        Raises:
-            SchemaError: the data was made with another card.
-            DataError: it was encoded with another vocabulary, or has no such split.
-        """
-        self.require_split(data, split)
-        return SplitReader(data.path / split, layout=self._layout, batch_size=self.batch_size)
-
-    def require_split(self, data: DataFolder, split: str) -> None:
-        """Asks of encoded rows that their ids mean what the run's do.
-
-        Raises:
-            SchemaError: the data was made with another card.
-            DataError: it was encoded with another vocabulary, or has no such split.
-        """
-        self.require(data)
-        if not data.rows(split):
-            known = [name for name in ("train", "valid", "test") if data.rows(name)]
-            raise DataError(f"{data.path}: has no row in split '{split}'.{nearest(split, known)}")
-
-    def require(self, data: DataFolder) -> None:
-        """Refuses encoded rows whose ids are not the run's.
-
-        Raises:
-            SchemaError: the data was made with another card.
-            DataError: it was encoded with another vocabulary.
-        """
-        if data.card.digest != self.run.card.digest:
-            raise SchemaError(
-                f"{data.path}: was made with another card than {self.run.path}. "
-                "Ingest the rows with the run's card."
-            )
-        if data.manifest["vocabulary_digest"] != self.run.manifest["vocabulary_digest"]:
-            raise DataError(
-                f"{data.path}: was encoded with another vocabulary than {self.run.path} was "
-                "trained with, so its ids mean other values. Score the raw rows with "
-                "`recsys-had predict`."
-            )
-
-    def _require_segment(self, name: str) -> None:
-        if name not in self._layout.fields:
+        if name not in self.layout.fields:
             raise ConfigError(
                 f"segment {name}: is no field of card '{self.run.card.name}'."
-                f"{nearest(name, self._layout.single)}"
+                f"{nearest(name, self.layout.single)}"
             )
-        if name in self._layout.multi:
+        if name in self.layout.multi:
             raise ConfigError(
                 f"segment {name}: holds several values a row. Name a field of one value: "
-                f"{', '.join(self._layout.single)}."
+                f"{', '.join(self.layout.single)}."
             )
 
     def without_row(self, rows: EncodedRows) -> dict[str, int]:

@@ -18,6 +18,7 @@ from recsys_had.calibration import METHODS, judge
 from recsys_had.calibration.maps import sigmoid
 from recsys_had.data.folder import DataFolder
 from recsys_had.scoring import BatchPredictor
+from recsys_had.scoring.splits import split_logits
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     predictor = BatchPredictor.load(options.run, calibrate=False)
     data = DataFolder.open(options.data)
-    label, logits, segments = predictor.split_logits(data, options.split, segment=options.segment)
+    label, logits, segments = split_logits(predictor, data, options.split, segment=options.segment)
     weight = data.weights(options.split)
 
     rate, raw = np.average(label, weights=weight), sigmoid(logits.astype(np.float64))

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from planted_laws import Law
+
 Expected = Literal["learn", "fail", "none"]
 ANY_ORDER = 4  # the highest there is here
 
@@ -55,6 +57,14 @@ CLAIMED: dict[str, tuple[int, str]] = {
     "wukong": (ANY_ORDER, "three layers, each of which doubles the order"),
 }
 
+# What has a degree and claims no more than one product of single numbers, and why.
+ONE_PRODUCT = {
+    "cross_net": "a layer multiplies all by one number: its output is x_0 times a number "
+    "(xDeepFM, theorem 3.1)"
+}
+# Laws that are claimed by the order, and are none of what is read.
+UNREADABLE = {("logarithmic_transformation", "content"): "reads sizes; this law is all sign"}
+
 # Gates and masks are no interactions: they stand before one, as in their papers. These read the
 # whole row to set a field's weight, and so claim the gate beside what stands behind them.
 BEFORE = {
@@ -99,23 +109,27 @@ def candidates(chosen: Sequence[str]) -> list[Candidate]:
 
 
 def expected(
-    candidate: Candidate, law: str, order: int, *, degree: int | None, reaches: bool
+    candidate: Candidate, name: str, law: Law, *, degree: int | None, reaches: bool
 ) -> Expected:
     """What is to be expected of a candidate.
 
     Args:
         candidate: a layer, alone or before another.
+        name: of the law.
         law: what it is to learn.
-        order: of the law.
         degree: derived, or None.
         reaches: whether as many inputs as the law's order meet in it.
     """
     if not reaches:
         return "fail"
+    if candidate.layer in ONE_PRODUCT and law.num_products > 1:
+        return "none"
+    if (candidate.layer, name) in UNREADABLE:
+        return "none"
     if degree is not None:
         return "learn"
     if candidate.behind:
-        gates = law == "gate" and candidate.layer in GATES_BY_ROW
-        return "learn" if order == 2 or gates else "none"
+        gates = name == "gate" and candidate.layer in GATES_BY_ROW
+        return "learn" if law.order == 2 or gates else "none"
     claimed, _ = CLAIMED.get(candidate.layer, (1, ""))
-    return "learn" if order <= claimed else "none"
+    return "learn" if law.order <= claimed else "none"

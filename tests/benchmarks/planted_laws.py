@@ -26,13 +26,18 @@ class Law:
         num_ids: of each field.
         least_left: share of the law that no model of a lower degree can learn, less some margin.
         has_content: whether a row's content vector is given beside its ids.
+        num_products: of single numbers of so many fields, of which it is a sum.
+        width: of an embedding. Where all pairs are weighed alike it has to hold the ranks of all
+            pairs side by side, or one pair's vectors would have products with another's.
     """
 
     order: int
     logit: Logit
+    num_products: int
     num_ids: tuple[int, ...] = (12,) * NUM_FIELDS
     least_left: float = 0.9
     has_content: bool = False
+    width: int = 8
 
 
 @dataclass(frozen=True)
@@ -91,15 +96,15 @@ PAIRS = ((0, 1), (2, 3), (4, 5))
 # Field 7 has a part in no law. Where three or four fields decide they have few ids, so that the
 # rows suffice to tell their sets apart.
 LAWS = {
-    "pairs, rank 2": Law(2, products(*PAIRS, rank=2)),
-    "pairs, rank 8": Law(2, products(*PAIRS, rank=8)),
-    "triples": Law(3, products((0, 1, 2), (3, 4, 5), rank=2, num_ids=6), (6,) * 8),
-    "order 4": Law(4, products((0, 1, 2, 3), rank=1, num_ids=4), (4,) * 8),
+    "pairs, rank 2": Law(2, products(*PAIRS, rank=2), 6),
+    "pairs, rank 8": Law(2, products(*PAIRS, rank=8), 24, width=24),
+    "triples": Law(3, products((0, 1, 2), (3, 4, 5), rank=2, num_ids=6), 4, (6,) * 8),
+    "order 4": Law(4, products((0, 1, 2, 3), rank=1, num_ids=4), 1, (4,) * 8),
     # Half of the logit's variance is in pairs: the gate's mean times them.
-    "gate": Law(3, gated, least_left=0.5),
-    "context": Law(2, modulated),
-    "content": Law(2, matched, has_content=True),
-    "pairs, nuisance": Law(2, products(*PAIRS, rank=2), (12,) * 7 + (5_000,)),
+    "gate": Law(3, gated, 4, least_left=0.5),
+    "context": Law(2, modulated, 1),
+    "content": Law(2, matched, CONTENT_WIDTH, has_content=True),
+    "pairs, nuisance": Law(2, products(*PAIRS, rank=2), 6, (12,) * 7 + (5_000,)),
 }
 
 

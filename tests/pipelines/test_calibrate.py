@@ -20,6 +20,7 @@ from recsys_had.data.folder import DataFolder
 from recsys_had.errors import CheckpointError, ConfigError
 from recsys_had.run_folder import RunFolder
 from recsys_had.scoring import BatchPredictor
+from recsys_had.scoring.splits import score_split, split_logits
 from tests.pipelines.conftest import Job
 
 COLUMNS = ["label", "age", "visits", "user", "item", "tags", "session"]
@@ -75,7 +76,7 @@ def test_a_calibrated_run_scores_alike_by_every_way(
 def test_the_calibrator_is_fitted_on_the_validation_rows(cli: Cli, run: Path, job: Job) -> None:
     told = calibrated(cli, run, job, "--method", "platt")
     predictor = BatchPredictor.load(run, calibrate=False)
-    label, logits, _ = predictor.split_logits(DataFolder.open(job.data), "valid")
+    label, logits, _ = split_logits(predictor, DataFolder.open(job.data), "valid")
     text = RunFolder.open(run).addition("calibrator")
     assert text is not None
     found = parse_calibrator(text, place="run")
@@ -94,7 +95,7 @@ def test_a_segments_rows_have_its_map(cli: Cli, run: Path, job: Job, tmp_path: P
     # The fewest rows it takes, of the largest split there is.
     data = DataFolder.open(job.data)
     plain = BatchPredictor.load(run)
-    label, logits, ids = plain.split_logits(data, "train", segment="item")
+    label, logits, ids = split_logits(plain, data, "train", segment="item")
     assert ids is not None
     fitted = fit_calibrator(
         label, logits, method="platt", field="item", segments=ids, min_segment_rows=200
@@ -102,7 +103,7 @@ def test_a_segments_rows_have_its_map(cli: Cli, run: Path, job: Job, tmp_path: P
     assert 1 < len(fitted.segments) < len(np.unique(ids))
     RunFolder.open(run).add("calibrator", fitted.to_text())
     predictor = BatchPredictor.load(run)
-    _, scores = predictor.score_split(data, "train")
+    _, scores = score_split(predictor, data, "train")
     np.testing.assert_array_equal(scores, fitted(logits.astype(np.float64), ids).astype(np.float32))
     assert cli("predict", run, "--input", job.raw, "--out", tmp_path / "s").code == 0
     rows = pl.read_parquet(job.data / "train" / "part-*.parquet")["row_id"].to_numpy()
@@ -261,8 +262,8 @@ def test_with_a_tenth_of_the_negatives_the_corrected_mean_is_the_true_rate(
     assert done.code == 0, done.err
     rows = pl.read_parquet(data / "valid" / "part-*.parquet")["row_id"].to_numpy()
     predictor = BatchPredictor.load(run)
-    _, logits, _ = predictor.split_logits(DataFolder.open(data), "valid")
-    _, scores = predictor.score_split(DataFolder.open(data), "valid")
+    _, logits, _ = split_logits(predictor, DataFolder.open(data), "valid")
+    _, scores = score_split(predictor, DataFolder.open(data), "valid")
     assert scores.mean() == pytest.approx(rate[rows].mean(), rel=0.02)
     assert (1 / (1 + np.exp(-logits))).mean() > 2.5 * rate[rows].mean()
     # A calibrator is fitted after the correction, so its own mean is that of the labels.

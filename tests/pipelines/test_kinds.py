@@ -16,6 +16,7 @@ from recsys_had.data.encode import Encoder
 from recsys_had.data.folder import DataFolder
 from recsys_had.schema import parse_card
 from recsys_had.scoring import BatchPredictor
+from recsys_had.scoring.splits import score_split, split_logits
 from recsys_had.tracking import model_signature
 from tests.pipelines.conftest import raw_rows
 
@@ -110,7 +111,7 @@ def test_scores_are_corrected_for_what_was_left_out(cli: Any, shop: Path) -> Non
     assert epoch["logloss"] == pytest.approx(done.json["logloss"], abs=1e-6)
 
     predictor = BatchPredictor.load(shop / "run")
-    label, logits, _ = predictor.split_logits(DataFolder.open(shop / "data"), "valid")
+    label, logits, _ = split_logits(predictor, DataFolder.open(shop / "data"), "valid")
     raw = 1 / (1 + np.exp(-logits.astype(np.float64)))
     # Half of the others are gone.
     assert raw.mean() > 1.3 * label.mean()
@@ -123,7 +124,7 @@ def test_scores_are_corrected_for_what_was_left_out(cli: Any, shop: Path) -> Non
 def test_a_row_has_the_same_score_raw_and_encoded(shop: Path) -> None:
     scores = pl.read_parquet(shop / "scores" / "part-*.parquet")
     predictor = BatchPredictor.load(shop / "run")
-    _, encoded = predictor.score_split(DataFolder.open(shop / "data"), "valid")
+    _, encoded = score_split(predictor, DataFolder.open(shop / "data"), "valid")
     rows = pl.read_parquet(shop / "data" / "valid" / "part-*.parquet")["row_id"].to_numpy()
     assert scores["score"].to_numpy()[rows] == pytest.approx(encoded, abs=1e-7)
     raw = pl.read_csv(

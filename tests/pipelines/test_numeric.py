@@ -10,6 +10,7 @@ import pytest
 
 from recsys_had.data.folder import DataFolder
 from recsys_had.scoring import BatchPredictor
+from recsys_had.scoring.splits import score_split
 
 CARD = """\
 name: shop
@@ -98,7 +99,7 @@ def test_raw_rows_get_the_scores_of_the_training(cli, shop: Path, tmp_path: Path
     scores = pl.read_parquet(tmp_path / "s" / "part-*.parquet")
     predictor = BatchPredictor.load(shop / "run")
     data = DataFolder.open(shop / "data")
-    _, encoded = predictor.score_split(data, "valid")
+    _, encoded = score_split(predictor, data, "valid")
     rows = pl.read_parquet(shop / "data" / "valid" / "part-*.parquet")["row_id"]
     found = scores.filter(pl.col("row_id").is_in(rows.implode())).sort("row_id")["score"]
     expected = encoded[rows.to_numpy().argsort()]

@@ -26,6 +26,7 @@ from recsys_had.errors import CheckpointError, DataError
 from recsys_had.extra_columns import extra_columns
 from recsys_had.scoring import BatchPredictor, predict_files
 from recsys_had.scoring.reading import ReadRows, read_rows
+from recsys_had.scoring.splits import score_split
 from tests.pipelines.conftest import Job
 from tests.pipelines.test_predict import raw_frame, scores_of
 
@@ -97,7 +98,7 @@ def test_text_parquet_streams_frames_and_encoded_rows_score_alike(
     data = DataFolder.open(job.data)
     for split in ("train", "valid", "test"):
         rows = data.column(split, "row_id").astype(np.int64)
-        label, score = predictor.score_split(data, split)
+        label, score = score_split(predictor, data, split)
         np.testing.assert_array_equal(score, whole["score"].to_numpy()[rows])
         np.testing.assert_array_equal(label, raw_frame(job)["label"].astype(int).to_numpy()[rows])
 

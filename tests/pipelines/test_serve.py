@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from recsys_had.data.folder import DataFolder
 from recsys_had.extra_columns import LAST, extra_columns
 from recsys_had.scoring import BatchPredictor
+from recsys_had.scoring.splits import score_split
 from recsys_had.serving.app import make_app
 from recsys_had.serving.scorer import Limits, Scorer
 from tests.serving.caller import Answer, ask, body_of, call
@@ -142,7 +143,7 @@ def test_scores_are_those_of_predict_evaluate_and_the_predictor_to_the_bit(
                 found = pa.ipc.open_stream(answer.body).read_all()
                 assert bits(found["score"].to_numpy()) == expected
     data = DataFolder.open(job.data)
-    _, scores = predictor.score_split(data, "valid")
+    _, scores = score_split(predictor, data, "valid")
     rows = np.concatenate(
         [
             pq.read_table(path, columns=["row_id"])["row_id"].to_numpy()

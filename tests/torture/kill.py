@@ -14,8 +14,9 @@ the same.
         --during '{out}/.work/state/*.tmp' -- \\
         recsys-had ingest criteo --raw train.txt --out '{out}' --json
 
-The moments lie within ``--within`` seconds of each start, or the time of the run left alone: give
-less than that for more kills than a few, and a run that is long.
+The moments lie between ``--after`` and ``--within`` seconds after each start, or the time of the
+run left alone: give less than that for more kills than a few, and a run that is long; and for
+kills that strike the work and not the start, the seconds that a start takes.
 
 ``--during`` names files that exist only while a checkpoint is written: two kills in three wait for
 one of them. ``--finished`` names a JSON file that a run leaves when it is over, with the key in it:
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--key", default="weights_digest", help="of the JSON object")
+    parser.add_argument("--after", type=float, default=0.0, help="seconds after each start")
     parser.add_argument("--within", type=float, help="seconds after each start")
     parser.add_argument("--during", help="glob of files that exist while a checkpoint is written")
     parser.add_argument("--finished", help="JSON file that a run leaves when it is over")
@@ -75,6 +77,7 @@ def main() -> None:
             kills=options.kills,
             during=options.during,
             finished=options.finished,
+            after=options.after,
             within=options.within,
             resume=options.resume,
             key=options.key,
@@ -89,6 +92,7 @@ def torture(
     *,
     folder: Path,
     kills: int,
+    after: float,
     within: float | None,
     during: str | None,
     finished: str | None,
@@ -107,7 +111,7 @@ def torture(
     last = None
     for number in range(kills):
         watched = during.replace("{out}", str(out)) if during and number % 3 else None
-        kill, said = _kill_once(words, watched, within or seconds, luck)
+        kill, said = _kill_once(words, watched, (after, within or seconds), luck)
         if kill is None:
             print(f"ended before kill {number + 1}", flush=True)
             last = _read(said, key)
@@ -147,7 +151,7 @@ def _read(said: str, key: str) -> Any:
 
 
 def _kill_once(
-    command: list[str], watched: str | None, seconds: float, luck: random.Random
+    command: list[str], watched: str | None, between: tuple[float, float], luck: random.Random
 ) -> tuple[Kill | None, str]:
     """Starts the command and kills it, when the moment comes or the file is there.
 
@@ -158,7 +162,7 @@ def _kill_once(
         launcher = subprocess.Popen(
             command, stdout=said, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        kill = _watch(launcher, begin, watched, seconds, luck)
+        kill = _watch(launcher, begin, watched, between, luck)
         said.seek(0)
         if kill is None and launcher.returncode != 0:
             raise SystemExit(f"exit code {launcher.returncode}: {' '.join(command)}")
@@ -169,12 +173,12 @@ def _watch(
     launcher: "subprocess.Popen[bytes]",
     begin: float,
     watched: str | None,
-    seconds: float,
+    between: tuple[float, float],
     luck: random.Random,
 ) -> Kill | None:
     since = time.time()
-    moment = begin + luck.uniform(0, seconds)
-    limit = begin + seconds * (1 + _PATIENCE)
+    moment = begin + luck.uniform(*between)
+    limit = begin + between[1] * (1 + _PATIENCE)
     seen = None
     while launcher.poll() is None:
         now = time.monotonic()

@@ -32,7 +32,18 @@ WRONG = "fresh.write_text(json.dumps([at, total - (at - 1) ** 2])); fresh.rename
 def test_a_trainer_that_goes_on_wrongly_is_found_out(tmp_path: Path, keep: str, same: bool) -> None:
     (tmp_path / "trainer.py").write_text(TRAINER.replace("KEEP", keep))
     harness = Path(__file__).with_name("kill.py")
-    options = ["--kills", "4", "--key", "digest", "--within", "0.5", "--seed", "3"]
+    options = [
+        "--kills",
+        "4",
+        "--key",
+        "digest",
+        "--after",
+        "0.1",
+        "--within",
+        "0.5",
+        "--seed",
+        "3",
+    ]
     during = ["--during", "{out}/state.tmp"]
     command = [sys.executable, str(tmp_path / "trainer.py"), "{out}"]
     done = subprocess.run(
@@ -47,6 +58,7 @@ def test_a_trainer_that_goes_on_wrongly_is_found_out(tmp_path: Path, keep: str, 
     assert found["same"] is same
     assert found["kills"] >= 2
     assert len(found["moments"]) == found["kills"]
+    assert all(moment["after_s"] >= 0.1 for moment in found["moments"])
     assert found["during_a_write"] >= 1
 
 
