@@ -1,10 +1,10 @@
 """RawSource: raw files as blocks of rows, each row with its number and its place in a file."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import polars as pl
@@ -211,6 +211,36 @@ class RawSource:
         file = open_raw(path, card.format, card.columns, optional=self._optional)
         check_header(file, self._wanted)
         return file
+
+
+class Fingerprinted(Protocol):
+    """What rows come from."""
+
+    @property
+    def fingerprint(self) -> list[dict[str, str | int]]:
+        """What tells whether it is still the same."""
+
+
+def require_unchanged(source: Fingerprinted, before: Sequence[Mapping[str, str | int]]) -> None:
+    """Asks of the inputs to be what they were: some rows were read before, others after.
+
+    Args:
+        source: of the rows.
+        before: its fingerprint when reading began.
+
+    Raises:
+        DataError: a file is another, or gone; one line per file.
+    """
+    try:
+        now = source.fingerprint
+    except OSError as cause:
+        raise DataError(
+            f"{cause.filename}: was changed while it was read: {cause.strerror}."
+        ) from cause
+    changed = [str(was["path"]) for was, is_ in zip(before, now, strict=True) if was != is_]
+    if changed:
+        told = "was changed while it was read. Run the command again when it is whole."
+        raise DataError([f"{path}: {told}" for path in changed])
 
 
 def _and_so_many(others: int) -> str:

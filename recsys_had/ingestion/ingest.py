@@ -18,7 +18,7 @@ from typing import Any, Literal
 from recsys_had.data.duplicates import find_duplicates
 from recsys_had.data.files import is_plain
 from recsys_had.data.lookups import SideTable
-from recsys_had.data.raw import BLOCK_BYTES, RawSource
+from recsys_had.data.raw import BLOCK_BYTES, RawSource, require_unchanged
 from recsys_had.data.read_block import id_columns
 from recsys_had.engines.local import available_cores, open_engine
 from recsys_had.errors import DataError
@@ -82,7 +82,8 @@ def ingest(
         ``digest`` of the manifest, which names those of all parts and vocabularies.
 
     Raises:
-        DataError: an input, a row or the output folder is not usable, or no row trains.
+        DataError: an input, a row or the output folder is not usable, an input was changed while it
+            was read, or no row trains.
         SchemaError: the earlier folder was made with another card.
         CheckpointError: the earlier folder is damaged.
         EngineError: Ray is not installed, or its cluster cannot be used.
@@ -111,7 +112,7 @@ def ingest(
         name: SideTable.read(lookup, source.paths[0][1].parent)
         for name, lookup in card.lookups.items()
     }
-    fingerprint = {
+    fingerprint: dict[str, Any] = {
         "card": card.digest,
         "inputs": source.fingerprint,
         "splits": [split for split, _ in inputs],
@@ -134,6 +135,7 @@ def ingest(
         side_tables = save_side_tables(lookups, folder.work)
         stager = Stager(card, given, side_tables, folder.work, reject=on_error == "reject")
         staged = stage_all(workers, stager, source, block_bytes=block_bytes, on_rows=on_rows)
+        require_unchanged(source, fingerprint["inputs"])
         encoder = merge_all(workers, card, staged, lookups, folder, earlier)
         parts = write_all_parts(workers, encoder, staged, folder, on_rows=on_rows)
         rows = dict(zip(SPLITS, staged.rows, strict=True))

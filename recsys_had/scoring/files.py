@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pyarrow.parquet as pq
 
 from recsys_had.columns import source_columns
-from recsys_had.data.raw import BLOCK_BYTES, RawBlock, RawSource
+from recsys_had.data.raw import BLOCK_BYTES, RawBlock, RawSource, require_unchanged
 from recsys_had.data.stream import StreamSource
 from recsys_had.engines.local import open_engine
 from recsys_had.errors import DataError, WorkerLostError
@@ -145,7 +145,7 @@ def predict_files(
         finally:
             forget_columns()
         predictor.run.require_unchanged_weights()
-        _refuse_changed(source, before=fingerprint["inputs"])
+        require_unchanged(source, fingerprint["inputs"])
         _drop_others(folder.stage, [part["name"] for part in done])
         _write_rejects(folder, len(done))
         score_error = done[0].pop("score_error", None)
@@ -224,24 +224,6 @@ def _at_least_one(source: RawSource | StreamSource, block_bytes: int) -> Iterato
         yield block
     if not found:
         yield source.empty_block()
-
-
-def _refuse_changed(source: RawSource | StreamSource, *, before: Sequence[dict[str, Any]]) -> None:
-    """Asks of the inputs to be what they were: of some blocks it was read before, of others after.
-
-    Raises:
-        DataError: a file is another, or gone.
-    """
-    try:
-        now = source.fingerprint
-    except OSError as cause:
-        raise DataError(
-            f"{cause.filename}: was changed while it was read: {cause.strerror}."
-        ) from cause
-    changed = [str(was["path"]) for was, is_ in zip(before, now, strict=True) if was != is_]
-    if changed:
-        told = "was changed while it was read. Score it when it is whole."
-        raise DataError([f"{path}: {told}" for path in changed])
 
 
 def _drop_others(stage: Path, parts: Sequence[str]) -> None:

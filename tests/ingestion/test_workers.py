@@ -77,6 +77,36 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.parametrize("what", ["written to", "replaced", "gone"])
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_file_that_changes_while_it_is_read_gives_no_data(
+    tmp_path: Path, what: str, number: int
+) -> None:
+    """Some shards would be of what it was, and others of what it is."""
+    paths, out = write_rows(tmp_path), tmp_path / "data"
+    path, other = paths[number], tmp_path / "other"
+    other.write_text(path.read_text().replace(",i1,", ",i2,"))
+    seen: list[int] = []
+
+    def change(rows: int) -> None:
+        seen.append(rows)
+        if len(seen) > 1:
+            return
+        match what:
+            case "written to":
+                with path.open("a") as file:
+                    file.write("0,u1,i1,p1,,0.5,3\n")
+            case "replaced":
+                other.replace(path)
+            case _:
+                path.unlink()
+
+    given = [(None, path) for path in paths]
+    with pytest.raises(DataError, match=rf"{path}: (was changed while it was read|cannot be read)"):
+        ingest(card(HASHED), given, out, num_workers=1, block_bytes=BLOCK_BYTES, on_rows=change)
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(("split", "others"), [(HASHED, (2, 4)), (STRATIFIED, (2,)), (GIVEN, (2,))])
 def test_any_number_of_workers_writes_the_same_bytes(
     tmp_path: Path, split: str, others: tuple[int, ...]
