@@ -38,7 +38,8 @@ ATTEMPTS: list[dict[str, float]] = [
     {"lr": 0.01},
     {"lr": 0.003},
     {"lr": 0.03},
-    {"lr": 0.01, "decay": 0.1},
+    {"lr": 0.01, "decay": 0.2},
+    {"lr": 0.03, "decay": 0.2},
 ]
 
 
