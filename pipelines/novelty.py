@@ -33,8 +33,6 @@ def command(run: Path, data: "AnyPath", method: str) -> Result:
 
 def novelty(run: Path, *, data: "AnyPath", method: str = "likelihood") -> dict[str, Any]:
     """What ``--json`` prints."""
-    import json
-
     from recsys_had.data.folder import DataFolder
     from recsys_had.scoring import BatchPredictor, fit_novelty
     from recsys_had.scoring.novelty import ADDITION
@@ -42,15 +40,15 @@ def novelty(run: Path, *, data: "AnyPath", method: str = "likelihood") -> dict[s
 
     predictor = BatchPredictor.load(run)
     predictor.run.require_changeable()
-    text = fit_novelty(predictor, DataFolder.open(data), method)
-    added = predictor.run.add(ADDITION, text)
+    fitted = fit_novelty(predictor, DataFolder.open(data), method)
+    added = predictor.run.add(ADDITION, fitted.text)
     recorded = record_later(
         added.path, added.card, added.manifest.get("mlflow_run_id"), logs_model=True
     )
     return {
         "method": method,
-        "rows": json.loads(text)["methods"][method]["rows"],
-        "bytes": len(text),
+        "rows": fitted.num_rows,
+        "bytes": len(added.addition(ADDITION) or ""),
         "run_digest": added.manifest["digest"],
         **recorded,
     }

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,9 @@ class RunFolder:
                 "to it, it is logged as a new model."
             )
 
-    def add(self, name: str, text: str, *, suffix: str = ".json") -> "RunFolder":
+    def add(
+        self, name: str, text: str | Callable[[str | None], str], *, suffix: str = ".json"
+    ) -> "RunFolder":
         """Adds a file to a finished run, or puts it in the place of an earlier one.
 
         The run is whole at every moment: before, it is as it was, and after, its manifest lists
@@ -125,7 +127,8 @@ class RunFolder:
 
         Args:
             name: what it is added as: one word.
-            text: the file's content.
+            text: the file's content; or what makes it of the content before, None where there is
+                none, and is called while nobody else writes.
             suffix: how the file's name ends.
 
         Raises:
@@ -136,7 +139,8 @@ class RunFolder:
         Returns:
             The run with it.
         """
-        return self._replace(name, _Addition.of(name, text, suffix=suffix))
+        made = text if callable(text) else lambda before: text
+        return self._replace(name, lambda before: _Addition.of(name, made(before), suffix=suffix))
 
     def drop(self, name: str) -> "RunFolder":
         """Takes away what was added to the run; a run without it stays as it is.
@@ -152,17 +156,18 @@ class RunFolder:
         Returns:
             The run without it.
         """
-        return self._replace(name, None)
+        return self._replace(name, lambda before: None)
 
-    def _replace(self, name: str, fresh: "_Addition | None") -> "RunFolder":
+    def _replace(self, name: str, make: "Callable[[str | None], _Addition | None]") -> "RunFolder":
         self.require_changeable()
         lock = FolderLock(self.path, told=str(self.path))
         try:
-            if fresh is not None:
-                write_whole(self.path / fresh.file, fresh.text)
             # Not this object's own: somebody may have added something else meanwhile.
             manifest = json.loads((self.path / "manifest.json").read_text())
             self._require_same_model(manifest)
+            fresh = make(replace(self, manifest=manifest).addition(name))
+            if fresh is not None:
+                write_whole(self.path / fresh.file, fresh.text)
             before = manifest.get("additions", {}).get(name)
             files = {k: v for k, v in manifest["files"].items() if k != before}
             additions = {k: v for k, v in manifest.get("additions", {}).items() if k != name}

@@ -23,12 +23,33 @@ ADDITION = "novelty"
 _MOST_ROWS = 1 << 18
 
 
+@dataclass(frozen=True)
+class FittedNovelty:
+    """A method, fitted.
+
+    Args:
+        name: the method's.
+        method: as it was fitted.
+        num_rows: training rows it was fitted on.
+    """
+
+    name: str
+    method: Method
+    num_rows: int
+
+    def text(self, before: str | None) -> str:
+        """What is to be kept in the run.
+
+        Args:
+            before: what is kept there; its other methods stay.
+        """
+        return to_text(self.name, self.method, rows=self.num_rows, before=before)
+
+
 def fit_novelty(
     predictor: BatchPredictor, data: DataFolder, name: str, *, most_rows: int = _MOST_ROWS
-) -> str:
-    """Fits a method on a run's training rows; gives the text to be added to the run.
-
-    Other methods that the run was given are kept in it.
+) -> FittedNovelty:
+    """Fits a method on a run's training rows; its text is to be added to the run.
 
     Args:
         predictor: the run.
@@ -52,7 +73,7 @@ def fit_novelty(
         )
     rows = training_rows(predictor, data, most_rows)
     method = fit(name, fitting_of(predictor, rows, place=f"{data.path}/train"))
-    return to_text(name, method, rows=len(rows), before=predictor.run.addition(ADDITION))
+    return FittedNovelty(name, method, len(rows))
 
 
 def fitting_of(predictor: BatchPredictor, rows: EncodedRows, *, place: str) -> Fitting:

@@ -36,4 +36,4 @@ def add_novelty(run: Path, data: DataFolder, method: str) -> None:
     """Fits a method on the training rows and adds it to a run folder that is being made."""
     log.info("novelty: fitting %s on the training rows.", method)
     predictor = BatchPredictor.load(run)
-    predictor.run.add(ADDITION, fit_novelty(predictor, data, method))
+    predictor.run.add(ADDITION, fit_novelty(predictor, data, method).text)

@@ -46,7 +46,7 @@ def test_a_training_ends_with_the_default_method(job: Job, cli: Cli, tmp_path: P
     predictor = BatchPredictor.load(job.run)
     assert load_novelty(predictor)[0] == "likelihood"
     # The command fits what the training fitted.
-    text = fit_novelty(predictor, DataFolder.open(job.data), "likelihood")
+    text = fit_novelty(predictor, DataFolder.open(job.data), "likelihood").text(None)
     assert (
         json.loads(text)["methods"]
         == json.loads(predictor.run.addition("novelty") or "")["methods"]
@@ -55,6 +55,21 @@ def test_a_training_ends_with_the_default_method(job: Job, cli: Cli, tmp_path: P
     assert found["novelty"].dtype == pl.Float32 and found["novelty"].std() > 0.1
     manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
     assert manifest["extras"] == [["novelty", "likelihood"]]
+
+
+def test_methods_that_two_commands_fit_meanwhile_are_both_kept(job: Job, tmp_path: Path) -> None:
+    run = shutil.copytree(job.run, tmp_path / "run")
+    predictors = [BatchPredictor.load(run) for _ in range(2)]
+    fitted = [
+        fit_novelty(predictor, DataFolder.open(job.data), name)
+        for predictor, name in zip(predictors, ("costarr", "mahalanobis"), strict=True)
+    ]
+    for predictor, each in zip(predictors, fitted, strict=True):
+        predictor.run.add("novelty", each.text)
+    now = BatchPredictor.load(run)
+    assert load_novelty(now)[0] == "mahalanobis"
+    for name in ("likelihood", "costarr", "mahalanobis"):
+        assert load_novelty(now, name)[0] == name
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -215,7 +215,7 @@ def test_novelty_and_explanations_of_half_precision(job: Job, tmp_path: Path) ->
     run = tmp_path / "run"
     shutil.copytree(job.run, run)
     plain = BatchPredictor.load(run)
-    plain.run.add(ADDITION, fit_novelty(plain, DataFolder.open(job.data), "costarr"))
+    plain.run.add(ADDITION, fit_novelty(plain, DataFolder.open(job.data), "costarr").text)
     plain, half = BatchPredictor.load(run), BatchPredictor.load(run, mode=Mode("bf16"))
     rows = plain.read_frame(pl.from_pandas(raw_frame(job)[:300])).rows
     novelty, near = (MakeNovelty()(p).of(rows) for p in (plain, half))
