@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from recsys_had.data.encode import Encoder
+from recsys_had.data.encoder_files import load_encoder
 from recsys_had.errors import ConfigError, DataError
 from recsys_had.model.embeddings import is_field_table, table_of_weight
 from recsys_had.output import OutputFolder, refuse_other_kinds
@@ -54,7 +55,7 @@ def export_tables(
         weights = {table_of_weight(name): name for name in held if is_field_table(name)}
         chosen = _chosen(list(weights), names)
         refuse_other_kinds(out, _MANIFEST, kind="tables", told="export")
-        encoder = Encoder.load(run.encoder_path)
+        encoder = load_encoder(run.encoder_path)
         nameless = {field.name for field in run.card.fields if not field.has_vocabulary}
         with OutputFolder(out, marker=_MANIFEST, overwrite=overwrite) as folder:
             tables = {}

@@ -6,7 +6,6 @@ Ingestion, batch prediction, evaluation and the MLflow model all encode here.
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,9 +29,8 @@ from recsys_had.data.vocabulary import (
     VocabularyFile,
     texts_of,
 )
-from recsys_had.errors import CheckpointError, DataError, RecsysHadError
+from recsys_had.errors import DataError
 from recsys_had.schema import DatasetCard
-from recsys_had.storage import AnyPath
 from recsys_had.suggest import nearest
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -141,6 +139,16 @@ class Encoder:
         return {name: ids.num_embeddings for name, ids in self._ids.items()}
 
     @property
+    def ids(self) -> dict[str, Ids]:
+        """Per field, what gives a value its id."""
+        return dict(self._ids)
+
+    @property
+    def lookups(self) -> dict[str, SideTable]:
+        """The card's side tables."""
+        return dict(self._lookups)
+
+    @property
     def scales(self) -> dict[str, Scale]:
         """Mean and deviation of each standardised column."""
         return dict(self._scales)
@@ -163,7 +171,7 @@ class Encoder:
     @property
     def digest(self) -> str:
         """SHA-256 of everything that decides the encoding of a row."""
-        return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.content, sort_keys=True).encode()).hexdigest()
 
     def encode(self, frame: pl.DataFrame, *, place: str | Place = "row") -> pl.DataFrame:
         """Encodes raw rows.
@@ -302,19 +310,6 @@ class Encoder:
             return pl.DataFrame(schema={"value": pl.String, "count": pl.Int64, "id": pl.Int32})
         return found.frame
 
-    def save(self, folder: Path) -> None:
-        """Writes card.json, dense.json, vocab/ and lookups/ into a folder."""
-        for name in ("vocab", "lookups"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        (folder / "card.json").write_text(self.card.model_dump_json(indent=2) + "\n")
-        for name, ids in self._ids.items():
-            if isinstance(ids, Vocabulary):
-                ids.save(folder / "vocab" / f"{name}.parquet")
-        for name, table in self._lookups.items():
-            table.save(folder / "lookups" / f"{name}.parquet")
-        content = {"digest": self.digest, **self._content()}
-        (folder / "dense.json").write_text(json.dumps(content, indent=2) + "\n")
-
     def without_lookups(self) -> "Encoder":
         """The same for values that are joined already; its digest is another."""
         return Encoder(
@@ -326,55 +321,6 @@ class Encoder:
             bins=self._bins,
         )
 
-    @classmethod
-    def load(cls, folder: AnyPath, *, in_memory: bool = True) -> "Encoder":
-        """Reads what :meth:`save` wrote.
-
-        Args:
-            folder: where it was written.
-            in_memory: whether vocabularies are held. Else they are gone through once, and their
-                fields encode nothing.
-
-        Raises:
-            CheckpointError: a file is missing, unreadable or was changed.
-        """
-        try:
-            card = DatasetCard.model_validate_json((folder / "card.json").read_text())
-            content = json.loads((folder / "dense.json").read_text())
-            digest = content["digest"]
-            scales = {name: Scale(**scale) for name, scale in content["scales"].items()}
-            ranges = {name: Range(*ends) for name, ends in content.get("ranges", {}).items()}
-            bins = {name: QuantileBins(edges) for name, edges in content.get("bins", {}).items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
-            raise CheckpointError(
-                f"{folder}: is not an encoder: card.json or dense.json cannot be read: {cause}."
-            ) from cause
-        read = Vocabulary.load if in_memory else VocabularyFile.open
-        ids: dict[str, Ids] = {
-            field.name: ids_without_vocabulary(field)
-            or read(folder / "vocab" / f"{field.name}.parquet")
-            for field in card.fields
-        }
-        try:
-            lookups = {
-                name: SideTable.load(lookup, folder / "lookups" / f"{name}.parquet")
-                for name, lookup in card.lookups.items()
-            }
-        except RecsysHadError as cause:
-            raise CheckpointError(str(cause)) from cause
-        encoder = cls(card, ids=ids, scales=scales, lookups=lookups, ranges=ranges, bins=bins)
-        if encoder.digest != digest:
-            changed = [
-                name
-                for name, part in encoder._content()["parts"].items()
-                if part != content.get("parts", {}).get(name)
-            ]
-            raise CheckpointError(
-                f"{folder}: was changed after it was written: "
-                f"{', '.join(changed or ['dense.json'])}. Restore it or ingest again."
-            )
-        return encoder
-
     def _looked_up(self, field: str, values: Any) -> NDArray[np.signedinteger[Any]]:
         """The id of each distinct value of a column."""
         ids = self._ids[field]
@@ -382,8 +328,9 @@ class Encoder:
         column = values.values if isinstance(values, pa.LargeListArray) else values
         return ids.ids(texts_of(column.dictionary))
 
-    def _content(self) -> dict[str, Any]:
-        """What decides an encoding, the large parts by their digest."""
+    @property
+    def content(self) -> dict[str, Any]:
+        """What decides the encoding of a row, the large parts by their digest."""
         parts = {"card.json": self.card.digest}
         for name, ids in self._ids.items():
             if isinstance(ids, Vocabulary | VocabularyFile):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from recsys_had.data.encode import Encoder
+from recsys_had.data.encoder_files import load_encoder
 from recsys_had.data.folder import DataFolder
 from recsys_had.errors import CheckpointError, ConfigError, DataError
 from recsys_had.storage import AnyPath, open_parquet, sorted_glob
@@ -19,12 +20,13 @@ def encoder_of(data: DataFolder, *, in_memory: bool = True) -> Encoder:
 
     Args:
         data: the folder.
-        in_memory: whether its vocabularies are held; see :meth:`Encoder.load`.
+        in_memory: whether its vocabularies are held; see
+            :func:`recsys_had.data.encoder_files.load_encoder`.
 
     Raises:
         CheckpointError: it cannot be read, or is not the one the rows were encoded with.
     """
-    encoder = Encoder.load(data.path, in_memory=in_memory)
+    encoder = load_encoder(data.path, in_memory=in_memory)
     if encoder.digest != data.manifest.get("vocabulary_digest"):
         raise CheckpointError(
             f"{data.path}: its vocabularies are not those its rows were encoded with. Restore "

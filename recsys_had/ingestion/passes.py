@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from recsys_had.data.encode import Encoder, ids_without_counts
+from recsys_had.data.encoder_files import save_encoder
 from recsys_had.data.lookups import SideTable
 from recsys_had.data.problems import Problems
 from recsys_had.data.raw import RawSource
@@ -163,7 +164,7 @@ def merge_all(
         for field in card.fields
     }
     encoder = Encoder.of_training(card, statistics, ids=ids, lookups=lookups)
-    encoder.save(folder.stage)
+    save_encoder(encoder, folder.stage)
     return encoder
 
 

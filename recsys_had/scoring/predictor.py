@@ -18,6 +18,7 @@ from recsys_had.batch import Batch, EncodedRows
 from recsys_had.calibration import ToScores, log_kept_share, parse_calibrator
 from recsys_had.calibration.calibrator import Segments
 from recsys_had.data.encode import Encoder
+from recsys_had.data.encoder_files import load_encoder
 from recsys_had.data.folder import layout_of
 from recsys_had.engines.local import available_cores
 from recsys_had.errors import CheckpointError, ConfigError
@@ -158,7 +159,7 @@ class BatchPredictor:
         """
         path = local_run(path)
         run = RunFolder.open(path)
-        encoder = Encoder.load(run.encoder_path)
+        encoder = load_encoder(run.encoder_path)
         model = model_of_run(run, encoder, as_float=mode.tables != "int8")
         run.require_unchanged()
         return cls(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recsys_had.data.encode import Encoder
+from recsys_had.data.encoder_files import load_encoder
 from recsys_had.data.folder import DataFolder
 from recsys_had.data.normalise import as_text
 from recsys_had.errors import ConfigError, DataError, RecsysHadError
@@ -101,7 +102,7 @@ def write_pretrained(
             model to train.
     """
     weights = {table_of_weight(name): name for name in sharded.state_dict() if is_field_table(name)}
-    encoder = Encoder.load(data.path)
+    encoder = load_encoder(data.path)
     told: dict[str, dict[str, int]] = {}
     problems: list[str] = []
     for table, path in files.items():

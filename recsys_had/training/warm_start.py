@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import nn
 
-from recsys_had.data.encode import Encoder
+from recsys_had.data.encoder_files import load_encoder
 from recsys_had.data.folder import DataFolder
 from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_of_weight, is_field_table, table_of_weight
@@ -36,7 +36,7 @@ def warm_start(
         ``tables``: for each, how many rows were ``kept``, are ``new``, and are ``gone``;
         ``fresh``: names of what begins anew.
     """
-    new, old = Encoder.load(data.path), Encoder.load(run.encoder_path)
+    new, old = load_encoder(data.path), load_encoder(run.encoder_path)
     tables: dict[str, dict[str, int]] = {}
     fresh = []
     carried: dict[str, NDArray[np.int64]] = {}

@@ -19,6 +19,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from recsys_had.data.encode import Encoder
+from recsys_had.data.encoder_files import load_encoder, save_encoder
 from recsys_had.data.lookups import SideTable
 from recsys_had.data.statistics import Moments
 from recsys_had.errors import CheckpointError, DataError, SchemaError
@@ -237,8 +238,8 @@ def test_log1p_is_the_signed_logarithm_of_one_more(numbers: list[int]) -> None:
 
 def test_an_encoder_comes_back_from_its_folder(tmp_path: Path) -> None:
     encoder = make()
-    encoder.save(tmp_path)
-    loaded = Encoder.load(tmp_path)
+    save_encoder(encoder, tmp_path)
+    loaded = load_encoder(tmp_path)
     assert loaded.digest == encoder.digest
     assert loaded.num_embeddings == encoder.num_embeddings
     strange = pl.DataFrame(ROWS | {"C1": ["a", "?", None, "b"], "price": [1e9, 0.1, None, -3]})
@@ -259,9 +260,9 @@ def test_a_name_no_file_can_have_is_refused_or_written_inside_the_folder(
     tables = {name: SideTable(lookup, pl.DataFrame(ITEMS)) for name, lookup in card.lookups.items()}
     rows = pl.DataFrame(ROWS).rename({"tags": new.strip(" :")} if "tags" in old else {})
     encoder = Encoder.fit_frame(card, rows, tables)
-    encoder.save(tmp_path / "encoder")
+    save_encoder(encoder, tmp_path / "encoder")
     assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
-    assert Encoder.load(tmp_path / "encoder").digest == encoder.digest
+    assert load_encoder(tmp_path / "encoder").digest == encoder.digest
 
 
 def test_an_encoder_of_an_earlier_version_has_the_digest_it_had() -> None:
@@ -314,7 +315,7 @@ def test_a_changed_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
     TAMPER[name](tmp_path / name)
     message = f"{tmp_path}: was changed after it was written: {name}. Restore it or ingest again."
     with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
-        Encoder.load(tmp_path)
+        load_encoder(tmp_path)
 
 
 @pytest.mark.parametrize("name", TAMPER)
@@ -323,7 +324,7 @@ def test_a_file_that_is_gone_or_unreadable_is_refused(tmp_path: Path, name: str)
     for damage in (lambda path: path.write_bytes(b"{"), lambda path: path.unlink()):
         damage(tmp_path / name)
         with pytest.raises(CheckpointError) as caught:
-            Encoder.load(tmp_path)
+            load_encoder(tmp_path)
         assert str(caught.value).startswith(str(tmp_path))
         assert name in str(caught.value)
 
@@ -334,7 +335,7 @@ def test_a_dense_json_of_another_shape_is_refused(tmp_path: Path, content: Any) 
     (tmp_path / "dense.json").write_text(json.dumps(content))
     told = re.escape(f"{tmp_path}: is not an encoder: card.json or dense.json cannot be read: ")
     with pytest.raises(CheckpointError, match=f"^{told}"):
-        Encoder.load(tmp_path)
+        load_encoder(tmp_path)
 
 
 def unseen(encoder: Encoder, frame: pl.DataFrame) -> dict[str, int]:

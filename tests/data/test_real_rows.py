@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys_had.data.encode import Encoder
+from recsys_had.data.encoder_files import load_encoder
 from recsys_had.data.raw import BLOCK_BYTES, RawSource
 from recsys_had.ingestion.ingest import ingest
 from recsys_had.schema import load_card
@@ -192,7 +192,7 @@ def test_movielens_rows_have_the_flags_of_their_item_and_the_facts_of_their_user
     samples: Path, ingested: Ingest
 ) -> None:
     data = ingested("movielens")
-    encoder = Encoder.load(data.path)
+    encoder = load_encoder(data.path)
     rows = read_lines(samples / "movielens/u.data", "\t")
     users = {row[0]: row for row in read_lines(samples / "movielens/u.user", "|")}
     items = {row[0]: row for row in read_lines(samples / "movielens/u.item", "|", "latin-1")}
@@ -226,7 +226,7 @@ def test_unlabelled_rows_get_the_ids_that_training_rows_gave(
     samples: Path, ingested: Ingest, reference: Callable[[str], Reference]
 ) -> None:
     path = samples / "criteo/unlabelled_10000.tsv"
-    encoder = Encoder.load(ingested("criteo").path)
+    encoder = load_encoder(ingested("criteo").path)
     source = RawSource([path], encoder.card, label="optional")
     got = pl.concat([encoder.encode(block.frame) for block in source.blocks(1 << 20)])
     values = criteo_values(read_lines(path, "\t"), None)

@@ -9,6 +9,7 @@ import pytest
 import xxhash
 
 from recsys_had.data.encode import Encoder
+from recsys_had.data.encoder_files import load_encoder
 from recsys_had.data.sampling import LEFT_OUT, is_kept, leave_out_negatives
 from recsys_had.data.split import split_by_content, split_stratified
 from recsys_had.errors import DataError, SchemaError
@@ -77,7 +78,7 @@ def ingested(
     rows.write_csv(tmp_path / "rows.csv")
     out = tmp_path / "data"
     report = ingest(card, [(split, tmp_path / "rows.csv")], out, overwrite=True, **options)
-    return report, read(out), Encoder.load(out)
+    return report, read(out), load_encoder(out)
 
 
 def test_the_bytes_and_the_seed_are_those_documented() -> None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFile
 
-from recsys_had.data.encode import Encoder
+from recsys_had.data.encoder_files import load_encoder
 from recsys_had.data.files import expand, open_bytes
 from recsys_had.data.folder import DataFolder
 from recsys_had.data.parquet import Position, SplitReader
@@ -313,8 +313,8 @@ def test_rows_of_a_store_are_ingested_into_a_store_as_from_disk_to_disk(
     assert listed(bucket / "out" / "data") == names
     for name, path in zip(names, files, strict=True):
         assert (tmp_path / "back" / "data" / name).read_bytes() == path.read_bytes(), name
-    loaded = Encoder.load(bucket / "out" / "data")
-    assert loaded.digest == Encoder.load(tmp_path / "data").digest
+    loaded = load_encoder(bucket / "out" / "data")
+    assert loaded.digest == load_encoder(tmp_path / "data").digest
     assert not [path for path in temporary.rglob("*") if path.is_file()]
 
 

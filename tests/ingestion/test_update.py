@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_had.columns import Field
-from recsys_had.data.encode import Encoder
+from recsys_had.data.encoder_files import load_encoder
 from recsys_had.data.vocabulary import Vocabulary, VocabularyFile
 from recsys_had.errors import CheckpointError, DataError, SchemaError
 from recsys_had.ingestion.ingest import ingest
@@ -206,7 +206,7 @@ def test_old_ids_and_numbers_stay_and_counts_are_of_all_training_rows(
     untouched = digests(tmp_path / "one")
     report = encode(split, second, tmp_path / "two", update=tmp_path / "one")
     assert digests(tmp_path / "one") == untouched
-    old, new = Encoder.load(tmp_path / "one"), Encoder.load(tmp_path / "two")
+    old, new = load_encoder(tmp_path / "one"), load_encoder(tmp_path / "two")
     train = rows_of(tmp_path / "two", "train")
     sizes = (old.num_embeddings, new.num_embeddings)
     assert set(report["update"]) == set(sizes[0]) - {"page"}
@@ -237,7 +237,7 @@ def test_an_old_value_is_encoded_as_the_old_encoder_does(tmp_path: Path) -> None
     encode(HASHED, first, tmp_path / "one")
     encode(HASHED, second, tmp_path / "two", update=tmp_path / "one")
     frame = pl.read_csv(second, infer_schema=False)
-    old = Encoder.load(tmp_path / "one").encode(frame)
+    old = load_encoder(tmp_path / "one").encode(frame)
     new = rows_of(tmp_path / "two")
     # Row ids count from 0 again: they are places in this command's inputs.
     assert new["row_id"].to_list() == list(range(len(frame)))
@@ -260,7 +260,7 @@ def test_the_same_rows_once_more_are_encoded_the_same(tmp_path: Path) -> None:
     for name in one:
         if not name.startswith(("vocab/", "manifest", "dense")):
             assert two[name] == one[name], name
-    old, new = Encoder.load(tmp_path / "one"), Encoder.load(tmp_path / "two")
+    old, new = load_encoder(tmp_path / "one"), load_encoder(tmp_path / "two")
     for field in report["update"]:
         doubled = old.counts_of(field).with_columns(pl.col("count") * 2)
         assert new.counts_of(field).equals(doubled), field
@@ -276,7 +276,7 @@ def test_real_rows_get_the_ids_of_a_count_in_python(
         (tmp_path / f"{day}.tsv").write_bytes(b"".join(part))
         update = tmp_path / "data-0" if day else None
         ingest(known, [(None, tmp_path / f"{day}.tsv")], tmp_path / f"data-{day}", update=update)
-    old, new = Encoder.load(tmp_path / "data-0"), Encoder.load(tmp_path / "data-1")
+    old, new = load_encoder(tmp_path / "data-0"), load_encoder(tmp_path / "data-1")
     train = rows_of(tmp_path / "data-1", "train")
     cells = [lines[4000 + row].rstrip(b"\n").decode().split("\t") for row in train["row_id"]]
     fields = [field for field in known.fields if field.source == "value"]

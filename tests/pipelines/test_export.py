@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recsys_had.data.encode import Encoder
+from recsys_had.data.encoder_files import load_encoder
 from recsys_had.run_folder import file_digest
 
 FIELDS = ("visits", "user", "item", "tags")
@@ -40,7 +40,7 @@ def test_every_table_is_written_as_the_run_has_it(cli, job, tmp_path: Path) -> N
 
 def test_values_are_those_of_the_ids(cli, job, tmp_path: Path) -> None:
     assert cli("export", job.run, "--out", tmp_path / "tables").code == 0
-    encoder = Encoder.load(job.run / "encoder")
+    encoder = load_encoder(job.run / "encoder")
     for field in FIELDS:
         frame = pl.read_parquet(tmp_path / "tables" / f"{field}.values.parquet")
         assert frame.schema == {"id": pl.Int32, "value": pl.String}

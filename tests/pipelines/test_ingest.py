@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from recsys_had.data.encode import Encoder
+from recsys_had.data.encoder_files import load_encoder
 from recsys_had.data.folder import DataFolder
 
 GOOD = "1\t30\t5\tu1\ti1\tt1,t2\ts1\n0\t\t7\tu2\ti1\t\ts2\n"
@@ -49,7 +49,7 @@ def test_a_data_folder_holds_shards_vocabularies_and_a_manifest_with_digests(job
     assert ".work" not in names
     manifest = json.loads((job.data / "manifest.json").read_text())
     assert manifest["card_digest"] == DataFolder.open(job.data).card.digest
-    assert manifest["vocabulary_digest"] == Encoder.load(job.data).digest
+    assert manifest["vocabulary_digest"] == load_encoder(job.data).digest
     assert {"polars", "pyarrow", "recsys_had"} <= set(manifest["versions"])
     parts = {str(path.relative_to(job.data)) for path in job.data.glob("*/part-*.parquet")}
     assert set(manifest["parts"]) == parts
@@ -350,7 +350,7 @@ def test_a_stopped_ingest_goes_on_where_it_was(
     assert done.code == 0, done.err
     assert "shards were found staged by an earlier try." in done.err
     assert encoded(out).equals(encoded(job.data))
-    assert Encoder.load(out).digest == Encoder.load(job.data).digest
+    assert load_encoder(out).digest == load_encoder(job.data).digest
 
 
 def test_raw_rows_that_changed_are_not_taken_from_an_earlier_try(

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from recsys_had.columns import Column, IntegerColumn
-from recsys_had.data.encode import Encoder
+from recsys_had.data.encoder_files import load_encoder
 from recsys_had.data.folder import DataFolder
 from recsys_had.schema import parse_card
 from recsys_had.scoring import BatchPredictor
@@ -138,7 +138,7 @@ def test_a_row_has_the_same_score_raw_and_encoded(shop: Path) -> None:
 
 
 def test_the_ids_are_those_of_the_kinds(shop: Path) -> None:
-    encoder = Encoder.load(shop / "run" / "encoder")
+    encoder = load_encoder(shop / "run" / "encoder")
     sizes = encoder.num_embeddings
     assert sizes["user"] == 16 and sizes["user_x_item"] == 151 and sizes["user_x_age"] == 51
     assert sizes["age"] == 9

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recsys_had.data.encode import Encoder
+from recsys_had.data.encoder_files import load_encoder
 from recsys_had.data.folder import DataFolder
 from recsys_had.experiment_file import load_experiment
 from recsys_had.training.loop import Trainer
@@ -79,7 +79,7 @@ def test_rows_go_with_their_values_to_another_vocabulary(
     overrides = ("train.seed=8", f"train.sharding={sharding}")
     before, after, told = begun(job, later, alone, tmp_path, word, overrides=overrides)
     saved = load_file(job.run / "weights.safetensors")
-    old, new = Encoder.load(job.run / "encoder"), Encoder.load(later)
+    old, new = load_encoder(job.run / "encoder"), load_encoder(later)
     ids = dict(old.counts_of("user").select("value", "id").rows())
     name = weight_name("fields.user")
     assert torch.equal(after[name][0], saved[name][0])
@@ -110,7 +110,7 @@ def test_vectors_of_a_parquet_file_are_taken_by_value(
     path = vectors_file(tmp_path / "v.parquet", ["i7", "no such item", "i0", None], vectors, kind)
     before, after, told = begun(job, job.data, alone, tmp_path / "work", f"item={path}")
     assert told == {"fields.item": {"given": 4, "taken": 3, "unknown": 1}}
-    ids = dict(Encoder.load(job.data).counts_of("item").select("value", "id").rows())
+    ids = dict(load_encoder(job.data).counts_of("item").select("value", "id").rows())
     name = weight_name("fields.item")
     expected = before[name].clone()
     expected[ids["i7"]] = torch.tensor([1.0, 2, 3, 4])
@@ -161,7 +161,7 @@ def test_two_ranks_begin_with_the_same_rows_as_one(
     assert second[weight_name("fields.item")] == ([0, 4], [11, 4])
     assert second[weight_name("fields.user")][0] == [11, 0]
     users = pl.read_parquet(tmp_path / "user.parquet")
-    ids = dict(Encoder.load(job.data).counts_of("user").select("value", "id").rows())
+    ids = dict(load_encoder(job.data).counts_of("user").select("value", "id").rows())
     for value, vector in users.rows():
         row = one[weight_name("fields.user")][ids[value]]
         assert torch.equal(row, torch.tensor(vector)), value
@@ -179,7 +179,7 @@ def test_a_training_tells_what_it_took_over_a_warm_start(
     assert done.code == 0, done.err
     assert done.json["pretrained"] == {"fields.item": {"given": 2, "taken": 1, "unknown": 1}}
     assert done.json["warm_start"]["tables"]["fields.item"]["kept"] == 11
-    ids = dict(Encoder.load(job.data).counts_of("item").select("value", "id").rows())
+    ids = dict(load_encoder(job.data).counts_of("item").select("value", "id").rows())
     saved, warm = (
         load_file(run / "weights.safetensors")[weight_name("fields.item")]
         for run in (tmp_path / "run", job.run)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from recsys_had.data.encode import Encoder
+from recsys_had.data.encoder_files import load_encoder
 from recsys_had.errors import CheckpointError, DataError
 from recsys_had.folder_lock import FolderLock
 from recsys_had.run_folder import RunFolder, sealed
@@ -107,12 +108,11 @@ def test_a_run_that_is_replaced_while_it_is_loaded_scores_nothing(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its files were seen to be right, and others lie there when they are read."""
-    load = Encoder.load
 
     def replaced(folder: Path) -> Encoder:
         (run.path / "manifest.json").write_text(json.dumps(sealed({**run.manifest, "steps": -1})))
-        return load(folder)
+        return load_encoder(folder)
 
-    monkeypatch.setattr("recsys_had.scoring.predictor.Encoder.load", replaced)
+    monkeypatch.setattr("recsys_had.scoring.predictor.load_encoder", replaced)
     with pytest.raises(CheckpointError, match=r"was changed while it was read\. Run the command"):
         BatchPredictor.load(run.path)

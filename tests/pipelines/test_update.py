@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recsys_had.data.encode import Encoder
+from recsys_had.data.encoder_files import load_encoder
 from recsys_had.data.folder import DataFolder
 from recsys_had.training.loop import Trainer
 from tests.pipelines.conftest import raw_rows
@@ -118,4 +118,4 @@ def test_mistakes_are_told_in_a_line(cli: Any, job: Any, tmp_path: Path) -> None
         f"{job.data} for that. Choose another folder for --out."
     )
     assert DataFolder.open(job.data).rows("train") > 0
-    assert Encoder.load(job.data).num_embeddings["user"] == 21
+    assert load_encoder(job.data).num_embeddings["user"] == 21
