@@ -140,7 +140,7 @@ def predict(
     """What ``--json`` prints."""
     from recsys_had.allocator import share_freed_memory
 
-    # Before torch is there, whose threads would have heaps of their own.
+    # Before libraries begin threads, which would have heaps of their own.
     share_freed_memory()
 
     from tqdm import tqdm

@@ -1,7 +1,7 @@
 """Keeps the memory a step has freed for the step after it.
 
-A training step, or the scoring of a block of rows, allocates and frees the same large arrays over
-and over. By default glibc takes each one above 32 MiB from the kernel and gives it back, and gives
+A training step, or the work on a block of rows, allocates and frees the same large arrays over and
+over. By default glibc takes each one above 32 MiB from the kernel and gives it back, and gives
 back the top of its heap, so that every step has its pages mapped and zeroed anew.
 """
 

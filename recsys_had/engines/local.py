@@ -23,6 +23,7 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
+from recsys_had.allocator import share_freed_memory
 from recsys_had.errors import EngineError, WorkerLostError
 
 Task = TypeVar("Task")
@@ -177,8 +178,9 @@ class ProcessPool:
 
 
 def _begin_worker() -> None:
-    """Leaves Ctrl-C to the parent, and ends as soon as that is gone."""
+    """Leaves Ctrl-C to the parent, keeps freed memory, and ends as soon as the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    share_freed_memory()
     pa.set_cpu_count(1)
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker has a parent"
