@@ -311,7 +311,7 @@ TAMPER: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("name", TAMPER)
 def test_a_changed_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
-    make().save(tmp_path)
+    save_encoder(make(), tmp_path)
     TAMPER[name](tmp_path / name)
     message = f"{tmp_path}: was changed after it was written: {name}. Restore it or ingest again."
     with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
@@ -320,7 +320,7 @@ def test_a_changed_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", TAMPER)
 def test_a_file_that_is_gone_or_unreadable_is_refused(tmp_path: Path, name: str) -> None:
-    make().save(tmp_path)
+    save_encoder(make(), tmp_path)
     for damage in (lambda path: path.write_bytes(b"{"), lambda path: path.unlink()):
         damage(tmp_path / name)
         with pytest.raises(CheckpointError) as caught:
@@ -331,7 +331,7 @@ def test_a_file_that_is_gone_or_unreadable_is_refused(tmp_path: Path, name: str)
 
 @pytest.mark.parametrize("content", [[], {}, {"digest": "", "scales": []}, {"digest": "0"}])
 def test_a_dense_json_of_another_shape_is_refused(tmp_path: Path, content: Any) -> None:
-    make().save(tmp_path)
+    save_encoder(make(), tmp_path)
     (tmp_path / "dense.json").write_text(json.dumps(content))
     told = re.escape(f"{tmp_path}: is not an encoder: card.json or dense.json cannot be read: ")
     with pytest.raises(CheckpointError, match=f"^{told}"):
