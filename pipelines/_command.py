@@ -121,18 +121,28 @@ def is_first_rank() -> bool:
 
 
 def recsys_had_command(
-    name: str, **settings: Any
+    name: str, *, shares_memory: bool = False, **settings: Any
 ) -> Callable[[Callable[..., Result]], click.Command]:
     """Makes a click command of a function that returns a :class:`Result`.
 
     Exit codes: 0 done, 2 the user's mistake (one line per problem on stderr), 1 a bug, 130
     interrupted, 143 terminated. stdout is the result, stderr the log.
+
+    Args:
+        name: of the command.
+        shares_memory: whether threads hand large arrays on, so that all take them from one heap.
+        settings: of click's command.
     """
 
     def decorate(work: Callable[..., Result]) -> click.Command:
         @functools.wraps(work)
         def run(*, as_json: bool, **options: Any) -> None:
             _prepare()
+            if shares_memory:
+                # Before libraries begin threads, which would have heaps of their own.
+                from recsys_had.allocator import share_freed_memory
+
+                share_freed_memory()
             sys.exit(_run(lambda: work(**options), as_json=as_json))
 
         option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

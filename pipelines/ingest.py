@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from recsys_had.storage import AnyPath
 
 
-@recsys_had_command("ingest")
+@recsys_had_command("ingest", shares_memory=True)
 @click.argument("dataset")
 @click.option(
     "--raw",
@@ -96,11 +96,6 @@ def ingest(
     on_error: Literal["stop", "reject"] = "stop",
 ) -> dict[str, Any]:
     """Encodes raw rows into a data folder; returns what ``--json`` prints."""
-    from recsys_had.allocator import share_freed_memory
-
-    # Before libraries begin threads, which would have heaps of their own.
-    share_freed_memory()
-
     from tqdm import tqdm
 
     from recsys_had.ingestion.ingest import ingest as ingest_files

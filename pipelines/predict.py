@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from recsys_had.storage import AnyPath
 
 
-@recsys_had_command("predict")
+@recsys_had_command("predict", shares_memory=True)
 @click.argument("run", type=local_path)
 @click.option(
     "--input",
@@ -83,6 +83,8 @@ def command(
     overwrite: bool,
 ) -> Result:
     """Score raw rows with RUN; writes part-*.parquet with row_id, kept columns and score."""
+    from recsys_had.scoring import Mode, told_error
+
     content = predict(
         run,
         inputs=inputs,
@@ -111,8 +113,6 @@ def command(
         f"{content['rows_per_s']:,.0f} rows/s\nvalues unseen in training: {told}\nscores: {out}"
     )
     if content["score_error"] is not None:
-        from recsys_had.scoring import Mode, told_error
-
         text += f"\n{told_error(Mode(**content['mode']), content['score_error'], of='the first')}"
     return Result(content, text)
 
@@ -138,11 +138,6 @@ def predict(
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """What ``--json`` prints."""
-    from recsys_had.allocator import share_freed_memory
-
-    # Before libraries begin threads, which would have heaps of their own.
-    share_freed_memory()
-
     from tqdm import tqdm
 
     from recsys_had.extra_columns import extra_columns

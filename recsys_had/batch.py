@@ -195,27 +195,21 @@ class EncodedRows:
 
     def take(self, index: NDArray[np.int64]) -> "EncodedRows":
         """The rows at ``index``, in that order."""
-        return EncodedRows(
-            self.layout,
-            self.row_id[index],
-            None if self.label is None else self.label[index],
-            self.ids[index],
-            {name: ragged.take(index) for name, ragged in self.lists.items()},
-            self.dense[index],
-            {name: vector[index] for name, vector in self.vectors.items()},
-            None if self.weight is None else self.weight[index],
-            None if self.unseen is None else self.unseen[index],
-        )
+        lists = {name: ragged.take(index) for name, ragged in self.lists.items()}
+        return self._chosen(index, lists)
 
     def span(self, first: int, last: int) -> "EncodedRows":
         """The rows from ``first`` up to ``last``, not copied."""
-        rows = slice(first, last)
+        lists = {name: ragged.span(first, last) for name, ragged in self.lists.items()}
+        return self._chosen(slice(first, last), lists)
+
+    def _chosen(self, rows: slice | NDArray[np.int64], lists: dict[str, Ragged]) -> "EncodedRows":
         return EncodedRows(
             self.layout,
             self.row_id[rows],
             None if self.label is None else self.label[rows],
             self.ids[rows],
-            {name: ragged.span(first, last) for name, ragged in self.lists.items()},
+            lists,
             self.dense[rows],
             {name: vector[rows] for name, vector in self.vectors.items()},
             None if self.weight is None else self.weight[rows],

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import signal
-import tempfile
 import urllib.request
 import uuid
 from collections.abc import Callable, Generator, Iterator
@@ -20,7 +19,6 @@ from hypothesis import settings
 
 from recsys_had.data.folder import DataFolder
 from recsys_had.engines import ray_tasks
-from recsys_had.engines.local import ONE_THREAD, environment
 from recsys_had.schema import DatasetCard, parse_card
 from recsys_had.store_path import StorePath
 from recsys_had.training.distributed import process_group
@@ -64,19 +62,8 @@ def cluster() -> Iterator[None]:
     for name, value in ray_tasks.SETTINGS.items():
         os.environ.setdefault(name, value)
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'recsys_had[ray]'")
-    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
-        with environment(ONE_THREAD):
-            ray.init(
-                address="local",
-                num_cpus=2,
-                num_gpus=0,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=folder,
-            )
+    with ray_tasks.local_cluster(ray, num_workers=2):
         yield
-        ray.shutdown()
 
 
 @pytest.fixture

@@ -252,12 +252,11 @@ class Encoder:
                 is_missing = np.diff(value.offsets.to_numpy()) == 0
                 zeros = pl.Series(pl.from_arrow(ids)).list.count_matches(0).to_numpy()
                 counts[place] = zeros.astype(np.int32) - is_missing
-            elif value.null_count:
-                counts[place] = (ids.to_numpy() == 0) & value.is_valid().to_numpy(
-                    zero_copy_only=False
-                )
-            else:
-                counts[place] = ids.to_numpy() == 0
+                continue
+            unseen = ids.to_numpy() == 0
+            if value.null_count:
+                unseen &= value.is_valid().to_numpy(zero_copy_only=False)
+            counts[place] = unseen
         return counts.T
 
     def value_of(self, field: str, ids: pl.Series) -> pl.Series:

@@ -91,7 +91,7 @@ class RayTasks:
         """
         ray = _import_ray()
         is_given = ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
-        with _given_cluster(ray) if is_given else _local_cluster(ray, num_workers):
+        with _given_cluster(ray) if is_given else local_cluster(ray, num_workers):
             cores = int(ray.cluster_resources().get("CPU", 1))
             here = Here.of_this_process(folder) if is_given else None
             tasks = cls(ray, num_workers=num_workers or max(1, cores), here=here)
@@ -262,8 +262,13 @@ def _knock(address: str) -> None:
 
 
 @contextmanager
-def _local_cluster(ray: Any, num_workers: int | None) -> Iterator[None]:
-    """A cluster of this machine, of which nothing is left afterwards."""
+def local_cluster(ray: Any, num_workers: int | None = None) -> Iterator[None]:
+    """A cluster of this machine, of which nothing is left afterwards.
+
+    Args:
+        ray: the package, imported under ``SETTINGS``.
+        num_workers: cores it says it has; by default those of the machine.
+    """
     # Names of sockets lie in the folder, and must be short.
     parent = os.environ.get("RAY_TMPDIR", "/tmp")
     with tempfile.TemporaryDirectory(

@@ -78,10 +78,8 @@ class Lanes:
 def _run(forward: Forward, rows: EncodedRows) -> list[Tensor]:
     """Some rows, with as many of the last one again as are missing."""
     missing = filled(len(rows)) - len(rows)
-    if missing:
-        whole = rows.take(np.minimum(np.arange(len(rows) + missing), len(rows) - 1))
-    else:
-        whole = rows
+    places = np.minimum(np.arange(len(rows) + missing), len(rows) - 1)
+    whole = rows.take(places) if missing else rows
     with torch.inference_mode():
         return [found[: len(rows)] for found in forward(whole.to_batch())]
 
