@@ -143,7 +143,7 @@ class TestCalibrationPoints:
 
 class TestRocCurvePng:
     def test_tells_the_exact_auc_and_the_rows(self, tmp_path: Path, drawn: list[Figure]) -> None:
-        # the three pairs that a click wins of four: see test_metrics
+        # the three pairs that a click wins of four: see metrics/test_exact.py
         plots.roc_curve_png([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8], tmp_path / "roc.png")
         written = texts(drawn[0].axes[0])
         assert "ROC curve: AUC 0.7500" in written

@@ -2,12 +2,11 @@
 
 import json
 import math
-import re
 from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import (  # type: ignore[import-untyped, unused-ignore]
@@ -16,36 +15,7 @@ from sklearn.metrics import (  # type: ignore[import-untyped, unused-ignore]
 )
 
 from recsys_had import metrics
-from recsys_had.metrics import StreamingMetrics
-
-Rows = tuple[NDArray[np.int64], NDArray[np.float32]]
-
-
-def skewed_rows(num_rows: int, seed: int, digits: int = 7) -> Rows:
-    """Gives rows with a few percent of clicks; fewer digits mean more ties."""
-    rng = np.random.default_rng(seed)
-    score = 1 / (1 + np.exp(3 - rng.normal(size=num_rows)))
-    return (rng.random(num_rows) < score).astype(np.int64), score.round(digits).astype(np.float32)
-
-
-@st.composite
-def tied_rows(draw: st.DrawFn, min_size: int = 1) -> Rows:
-    """Draws up to 60 rows whose scores take few values, 0 and 1 among them."""
-    values = [0.0, 1e-30, 1e-7, 0.1, 0.25, 0.3, 0.5, 0.99, 1.0]
-    pairs = draw(
-        st.lists(
-            st.tuples(st.integers(0, 1), st.sampled_from(values) | st.floats(0, 1, width=32)),
-            min_size=min_size,
-            max_size=60,
-        )
-    )
-    label, score = zip(*pairs, strict=True) if pairs else ((), ())
-    return np.array(label, dtype=np.int64), np.array(score, dtype=np.float32)
-
-
-def message(*lines: str) -> str:
-    """Makes a pattern for ``match`` that holds the whole message."""
-    return "^" + re.escape("\n".join(lines)) + "$"
+from tests.metrics.scored_rows import Rows, message, skewed_rows, tied_rows
 
 
 class TestAuc:
@@ -308,136 +278,6 @@ class TestEvaluateScores:
         whole = metrics.evaluate_scores(label, score)
         monkeypatch.setattr("recsys_had.metrics.counts.BLOCK_ROWS", 7)
         assert metrics.evaluate_scores(label, score) == whole
-
-
-class TestStreamingMetrics:
-    @settings(deadline=None)
-    @given(st.lists(tied_rows(min_size=0), max_size=5))
-    def test_of_batches_equals_that_of_all_rows_in_any_order(self, batches: list[Rows]) -> None:
-        whole, one_by_one, backwards = (StreamingMetrics() for _ in range(3))
-        if batches:
-            whole.add(
-                np.concatenate([label for label, _ in batches]),
-                np.concatenate([score for _, score in batches]),
-            )
-        for label, score in batches:
-            one_by_one.add(label, score)
-        for label, score in reversed(batches):
-            part = StreamingMetrics()
-            part.add(label, score)
-            backwards.merge(part)
-        assert np.array_equal(whole.state, one_by_one.state)
-        assert np.array_equal(whole.state, backwards.state)
-        assert whole.result() == backwards.result()
-
-    def test_state_adds_up_in_place_as_an_all_reduce_would(self) -> None:
-        label, score = skewed_rows(3_000, seed=5)
-        whole, first, second = (StreamingMetrics() for _ in range(3))
-        whole.add(label, score)
-        first.add(label[:1_000], score[:1_000])
-        second.add(label[1_000:], score[1_000:])
-        first.state += second.state
-        assert first.result() == whole.result()
-
-    @settings(deadline=None)
-    @given(tied_rows(min_size=0))
-    def test_equals_the_exact_block_but_for_auc(self, rows: Rows) -> None:
-        streaming = StreamingMetrics()
-        streaming.add(*rows)
-        exact, block, bound = (
-            metrics.evaluate_scores(*rows),
-            streaming.result(),
-            streaming.auc_error_bound,
-        )
-        for name in ("logloss", "normalized_entropy", "calibration", "rows"):
-            assert block[name] == exact[name]
-        if exact["auc"] is None:
-            assert block["auc"] is None and bound is None
-        else:
-            assert block["auc"] is not None and bound is not None
-            assert abs(block["auc"] - exact["auc"]) <= bound + 1e-15
-
-    @pytest.mark.parametrize("shift", [-9.0, -3.0, 0.0, 6.0])
-    def test_auc_stays_within_a_small_bound_on_skewed_scores(self, shift: float) -> None:
-        rng = np.random.default_rng(6)
-        score = (1 / (1 + np.exp(-shift - 1.5 * rng.normal(size=100_000)))).astype(np.float32)
-        label = rng.random(len(score)) < score
-        streaming = StreamingMetrics()
-        streaming.add(label, score)
-        area, exact = streaming.result()["auc"], metrics.auc(label, score)
-        bound = streaming.auc_error_bound
-        assert area is not None and exact is not None and bound is not None
-        assert abs(area - exact) <= bound <= 1e-4
-
-    def test_auc_error_bound_is_half_the_share_of_pairs_in_one_bin(self) -> None:
-        streaming = StreamingMetrics()
-        streaming.add([1, 0, 0], [0.5, 0.5 + 2**-20, 0.25])
-        # 0.5 and 0.5 + 2**-20 share a bin, so 1 of 2 pairs is uncertain by a half. The exact
-        # area is 1/2, the streaming one (1/2 + 1) / 2.
-        assert streaming.auc_error_bound == 0.25
-        assert streaming.result()["auc"] == 0.75
-
-    def test_of_no_rows_equals_the_exact_block(self) -> None:
-        streaming = StreamingMetrics()
-        streaming.add([], [])
-        assert streaming.result() == metrics.evaluate_scores([], [])
-        assert streaming.auc_error_bound is None
-
-    def test_counts_nothing_of_a_batch_it_refuses(self) -> None:
-        streaming = StreamingMetrics()
-        line = (
-            "StreamingMetrics.add: score must lie in [0, 1]; got 1.5 in row 1. Pass probabilities, "
-            "not logits."
-        )
-        with pytest.raises(ValueError, match=message(line)):
-            streaming.add([0, 1], [0.5, 1.5])
-        assert not streaming.state.any()
-
-
-class TestImproves:
-    @pytest.mark.parametrize(
-        ("metric", "value", "best", "min_delta", "expected"),
-        [
-            ("auc", 0.7, None, 0.0, True),
-            ("auc", 0.75, 0.5, 0.0, True),
-            ("auc", 0.5, 0.5, 0.0, False),
-            ("auc", 0.75, 0.5, 0.25, False),  # a gain of exactly min_delta
-            ("auc", 0.875, 0.5, 0.25, True),
-            ("logloss", 0.25, 0.5, 0.0, True),
-            ("logloss", 0.25, 0.5, 0.25, False),
-            ("normalized_entropy", 0.75, 0.5, 0.0, False),
-            ("logloss", math.nan, None, 0.0, False),
-            ("auc_minus_logloss", 0.3, 0.2, 0.0, True),
-        ],
-    )
-    def test_goes_the_way_of_the_metric(
-        self, metric: str, value: float, best: float | None, min_delta: float, expected: bool
-    ) -> None:
-        assert metrics.improves(metric, value, best, min_delta) is expected
-
-    @pytest.mark.parametrize(
-        ("metric", "advice"),
-        [("log_loss", "Did you mean 'logloss'?"), ("calibration", "Choose one of them.")],
-    )
-    def test_refuses_a_metric_without_a_direction(self, metric: str, advice: str) -> None:
-        line = (
-            "improves: metric must be one of auc, logloss, normalized_entropy, "
-            f"auc_minus_logloss; got {metric!r}. {advice}"
-        )
-        with pytest.raises(ValueError, match=message(line)):
-            metrics.improves(metric, 0.5, None)
-
-    def test_judges_by_auc_less_logloss_where_both_are_defined(self) -> None:
-        block = {"auc": 0.75, "logloss": 0.5, "normalized_entropy": 0.8}
-        assert metrics.monitored(block, "auc_minus_logloss") == 0.25
-        assert metrics.monitored(block, "normalized_entropy") == 0.8
-        assert metrics.monitored({**block, "auc": None}, "auc_minus_logloss") is None
-        assert metrics.monitored({**block, "logloss": None}, "auc_minus_logloss") is None
-
-    def test_refuses_a_negative_min_delta(self) -> None:
-        line = "improves: min_delta must not be negative; got -0.1. Use 0 to count any gain."
-        with pytest.raises(ValueError, match=message(line)):
-            metrics.improves("auc", 0.5, None, min_delta=-0.1)
 
 
 class TestErrors:
