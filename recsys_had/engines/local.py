@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from multiprocessing.connection import wait
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -141,14 +142,20 @@ class ProcessPool:
         self._num_workers = num_workers
         self._meter = Meter()
         # A forked copy of a process with threads may wait for a lock that nobody will open.
+        context = multiprocessing.get_context("spawn")
+        self._one_has_begun = context.Event()
         self._pool = ProcessPoolExecutor(
-            num_workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker
+            num_workers,
+            mp_context=context,
+            initializer=_begin_worker,
+            initargs=(self._one_has_begun,),
         )
 
     def map(self, function: Callable[[Task], Found], tasks: Iterable[Task]) -> Iterator[Found]:
         """See :class:`Engine`.
 
         Raises:
+            EngineError: no process came to begin.
             WorkerLostError: a process was killed.
         """
         waiting: deque[Future[Measured]] = deque()
@@ -162,6 +169,11 @@ class ProcessPool:
             while waiting:
                 yield self._meter.take(waiting.popleft().result())
         except BrokenProcessPool as cause:
+            if not self._one_has_begun.is_set():
+                raise EngineError(
+                    "no worker process could begin; each imports the program that starts it. In a "
+                    "script, put the call under `if __name__ == '__main__':`, or take one worker."
+                ) from cause
             raise WorkerLostError(
                 "a worker process was killed, by the system where memory ran out. Lower --workers, "
                 "and run the same command again: it goes on where it was."
@@ -177,7 +189,7 @@ class ProcessPool:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin_worker() -> None:
+def _begin_worker(one_has_begun: Event) -> None:
     """Leaves Ctrl-C to the parent, keeps freed memory, and ends as soon as the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     share_freed_memory()
@@ -190,6 +202,7 @@ def _begin_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=follow, name="recsys_had-follow", daemon=True).start()
+    one_has_begun.set()
 
 
 @contextmanager
