@@ -226,3 +226,13 @@ def bucket(store_server: str, monkeypatch: pytest.MonkeyPatch) -> StorePath:
     request = urllib.request.Request(f"{store_server}/{name}", method="PUT")
     urllib.request.urlopen(request).close()
     return StorePath("s3", name)
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where work on a store's output folders lives, here and in processes that are begun."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder

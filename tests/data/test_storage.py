@@ -30,6 +30,8 @@ from recsys_had.storage import AnyPath, any_path, open_parquet
 from recsys_had.store_path import StorePath
 from tests.data.stores import listed, put, text_of
 
+pytestmark = pytest.mark.usefixtures("temporary")
+
 CARD = parse_card(
     """
 name: clicks
@@ -48,15 +50,6 @@ split: {by: given}
 def memory() -> StorePath:
     """A folder of a store in this process's memory, which needs no server."""
     return StorePath("memory", f"bucket-{uuid.uuid4().hex[:12]}")
-
-
-@pytest.fixture(autouse=True)
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where work on a store's output folders lives."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(folder))
-    return folder
 
 
 def test_a_url_is_no_path_and_keeps_both_its_slashes() -> None:

@@ -9,14 +9,7 @@ from recsys_had.output import OutputFolder
 from recsys_had.store_path import StorePath
 from tests.data.stores import listed, put
 
-
-@pytest.fixture(autouse=True)
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where work on a store's output folders lives."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("temporary")
 
 
 def finish(path: StorePath, text: str, *, overwrite: bool = False) -> None:

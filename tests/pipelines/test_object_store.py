@@ -53,16 +53,6 @@ def raw(bucket: StorePath, job, tmp_path: Path) -> StorePath:
     return bucket / "raw"
 
 
-@pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where work on a store's output folders lives, here and in processes that are begun."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setenv("TMPDIR", str(folder))
-    monkeypatch.setattr("tempfile.tempdir", str(folder))
-    return folder
-
-
 def content_of(folder: Path | StorePath, tmp_path: Path) -> dict[str, bytes]:
     """What a folder's files hold, but for its manifest: that names library versions and inputs."""
     if isinstance(folder, StorePath):
