@@ -143,7 +143,8 @@ class InteractionGraph(nn.Module):
             found = express_node(node, *read, name=name, joined=joined)
             for given, expr in zip(node.inputs, read, strict=True):
                 if given not in nodes:
-                    self._read.setdefault(given, output_shape(expr))
+                    # The shared tables, though a node that has its own may read first.
+                    self._read[given] = output_shape(known.get(given, expr))
             own = definition(found, until=known.values())
             self.layers[name] = named_ops(own)
             if name in heads(dict(nodes)):

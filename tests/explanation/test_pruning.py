@@ -28,6 +28,12 @@ MODELS = {
         "products": "inner_product",
         "deep": {"layer": "mlp", "inputs": ["fields", "products"], "hidden_units": (8,)},
     },
+    # The first to read the fields has tables of its own, of width 1.
+    "ipnn beside a linear part": {
+        "linear": None,
+        "products": "inner_product",
+        "deep": {"layer": "mlp", "inputs": ["fields", "products"], "hidden_units": (8,)},
+    },
     "pairs as a head": {"bilinear": None},
     "pairs of one matrix": {
         "pairs": {"layer": "bilinear", "kind": "field_each"},
@@ -71,7 +77,7 @@ def silenced(name: str, model: CTRModel) -> None:
             key = "layers.fmfm.lin_0.weight" if name == "fmfm" else "layers.pair_mask.constant_0"
             (weight,) = (w for k, w in weights.items() if k.startswith(key))
             weight.view(15, -1)[gone] = 0
-        elif name == "ipnn":
+        elif name.startswith("ipnn"):
             # Behind the 6 fields of width 4.
             weights["layers.deep.lin_0.weight"][:, [24 + place for place in gone]] = 0
         elif name == "pairs as a head":

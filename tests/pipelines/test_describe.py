@@ -22,6 +22,7 @@ def test_describe_draws_every_node(cli, tmp_path: Path) -> None:
     ("name", "drawn"),
     [
         ("frappe_lr", {"fields": "10 x 1"}),
+        ("frappe_deepfm", {"fields": "10 x 10"}),
         ("frappe_fwfm", {"fields": "10 x 10", "vectors": "tables of their own"}),
         ("frappe_finalmlp", {"fields": "embeddings", "first_context": "tables of their own"}),
         ("frappe_ppnet", {"fields": "embeddings", "context": "some fields"}),
