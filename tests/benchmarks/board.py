@@ -2,7 +2,7 @@
 
 The published figures, `published.json` in the report's folder, are those of the public board's own
 logs: AUC and logloss on the same validation rows, and on test rows that are not at hand. Of some
-models it tells the mean of five runs' test AUC too: a mean is judged by a mean where there is one.
+models it tells the mean of five runs' test AUC too, by which a mean is judged as well.
 
     recsys-had benchmark frappe --data data/frappe --out docs/results/frappe --seeds 2021 2022
     python tests/benchmarks/board.py docs/results/frappe
@@ -32,10 +32,7 @@ def line(row: Row, aucs: list[float], published: dict[str, Any] | None) -> str:
     """One model's row of the table."""
     known = published or {}
     spread = "" if row.auc_std is None else f" ± {decimals(row.auc_std)}"
-    reached, test_mean = "", ""
-    if "test_auc" in known:
-        least = known.get("test_auc_mean", known["test_auc"]) + MARGIN
-        reached = "yes" if row.auc_mean >= least else "no"
+    test_mean = ""
     if "test_auc_mean" in known:
         test_mean = f"{decimals(known['test_auc_mean'])} ± {decimals(known['test_auc_std'])}"
     cells = [
@@ -49,10 +46,16 @@ def line(row: Row, aucs: list[float], published: dict[str, Any] | None) -> str:
         decimals(known.get("valid_auc")),
         decimals(known.get("valid_logloss")),
         decimals(known.get("test_auc")),
+        reached(row.auc_mean, known.get("test_auc")),
         test_mean,
-        reached,
+        reached(row.auc_mean, known.get("test_auc_mean")),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def reached(mean: float, test_auc: float | None) -> str:
+    """Whether a mean on the validation rows lies a margin above a published test AUC."""
+    return "" if test_auc is None else "yes" if mean >= test_auc + MARGIN else "no"
 
 
 def results_in(folder: Path) -> list[Measured]:
@@ -102,10 +105,10 @@ def main() -> None:
         aucs.setdefault(one.experiment, []).append(one.auc)
     head = (
         "| model | parameters | seeds | valid AUC | best seed | valid logloss | epochs "
-        "| published valid AUC | its logloss | its test AUC | five runs' test AUC "
-        "| mean ≥ test + .0005 |"
+        "| published valid AUC | its logloss | its test AUC | mean ≥ test + .0005 "
+        "| five runs' test AUC | mean ≥ theirs + .0005 |"
     )
-    lines = [head, "| --- |" + " --- |" * 11]
+    lines = [head, "| --- |" + " --- |" * 12]
     for row in summarise(results):
         name = row.experiment.split("_", 1)[1]
         lines.append(line(row, aucs[row.experiment], published.get(name)))
