@@ -38,6 +38,40 @@ SOURCES = ("fields", "dense")
 FORMULA = "formula"
 
 
+class PlacedFormula(str):
+    """A formula that knows where it stands, for what is found wrong when the model is built.
+
+    Args:
+        text: the formula.
+        place: ``file:line`` of its key.
+
+    >>> PlacedFormula("lin(x)", place="mine.yaml:7") == "lin(x)"
+    True
+    """
+
+    place: str
+
+    def __new__(cls, text: str, *, place: str) -> "PlacedFormula":
+        """The text, which is compared and written as any other."""
+        found = super().__new__(cls, text)
+        found.place = place
+        return found
+
+    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, str]]:
+        return (str(self),), {"place": self.place}
+
+    def line(self, line: int) -> str:
+        r"""``file:line`` of one of its lines; text of several begins below its key.
+
+        >>> PlacedFormula("y = x\nlin(y)", place="mine.yaml:7").line(2)
+        'mine.yaml:9'
+        """
+        file, colon, first = self.place.rpartition(":")
+        if not colon or not first.isdigit():
+            return self.place
+        return f"{file}:{int(first) + (line if chr(10) in self.strip() else 0)}"
+
+
 class NodeConfig(pydantic.BaseModel):
     """One node, fully spelled out.
 
@@ -72,6 +106,8 @@ class NodeConfig(pydantic.BaseModel):
             name: list(value) if isinstance(value, tuple) else value
             for name, value in self.options.items()
         }
+        if FORMULA in options:
+            options[FORMULA] = str(options[FORMULA])
         return {"layer": self.layer, "inputs": list(self.inputs), **options}
 
     def with_option(self, name: str, value: Any) -> "NodeConfig":
@@ -248,14 +284,12 @@ class _Reader:
             except ValueError as problem:
                 self.problems.append(f"{place}: {name}.{option}: {problem}")
                 return
+        options[FORMULA] = placed = PlacedFormula(text, place=self._text_places.get(name, place))
         self.nodes[name] = NodeConfig(layer=FORMULA, inputs=inputs, options=options)
         try:
             check_formula(text, formula_names(self.nodes[name]))
         except FormulaError as problem:
-            at = self._text_places.get(name, place)
-            self.problems.append(
-                f"{_line_of(at, text, problem)}: {name}.formula: {problem.message}"
-            )
+            self.problems.append(f"{placed.line(problem.line)}: {name}.formula: {problem.message}")
 
     def _add_chain(self, name: str, links: list[Any], place: str) -> None:
         """``deep: [senet, mlp]`` is the node deep (mlp) reading the node deep_senet."""
@@ -304,14 +338,6 @@ def formula_names(node: NodeConfig) -> tuple[str, ...]:
     return ("x", *node.inputs, *(name for name in node.options if name != FORMULA))
 
 
-def _line_of(place: str, text: str, problem: FormulaError) -> str:
-    """``file:line`` of a formula's line; text of several lines begins below its key."""
-    file, colon, line = place.rpartition(":")
-    if not colon or not line.isdigit():
-        return place
-    return f"{file}:{int(line) + (problem.line if chr(10) in text.strip() else 0)}"
-
-
 def heads(nodes: dict[str, NodeConfig]) -> tuple[str, ...]:
     """The nodes no other node reads, in order.
 
@@ -343,4 +369,8 @@ def express_node(node: NodeConfig, *inputs: "Expr", name: str, joined: "Expr") -
             inputs = (joined,)
         return interactions.express(node.layer, *inputs, **node.options)
     except ValueError as cause:
+        text = node.options.get(FORMULA)
+        if isinstance(cause, FormulaError) and isinstance(text, PlacedFormula):
+            place = text.line(cause.line)
+            raise ConfigError(f"{place}: {name}.formula: {cause.message}") from cause
         raise ConfigError(f"model.nodes.{name}: {cause}") from cause

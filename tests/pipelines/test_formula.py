@@ -1,9 +1,13 @@
 """An interaction declared in an experiment: no Python from raw rows to scores."""
 
+from copy import deepcopy
+
 import numpy as np
 import polars as pl
 import pytest
 import yaml
+
+from recsys_had.nodes import PlacedFormula
 
 EXPERIMENT = """\
 dataset: {card}
@@ -73,7 +77,8 @@ def test_its_values_can_be_overridden(cli, job, experiment) -> None:
         ("range(depth)", "range(dept)", "mine.yaml:10: gated.formula: 'dept' is unknown. Did you"),
         ("y = x\n", "y = x.shape\n", "mine.yaml:9: gated.formula: `x.shape` is no part of a form"),
         ("width: 6", "width: [6]", "mine.yaml:6: gated.width: a formula's value must be a number"),
-        ("width: 6", "width: 0", "model.nodes.gated: formula line 5: out must be at least 1; got"),
+        ("width: 6", "width: 0", "mine.yaml:12: gated.formula: out must be at least 1; got 0"),
+        ("* gate + y", "* gate + x[:2]", "mine.yaml:11: gated.formula: "),
         ("width: 6", "layer: fm", "mine.yaml:6: gated: has a layer and a formula. Leave one of"),
     ],
 )
@@ -85,3 +90,22 @@ def test_what_is_wrong_is_told_with_its_line(
     assert done.code == 2
     assert told in done.err
     assert "Traceback" not in done.err
+
+
+def test_a_mistake_of_a_run_folder_is_told_with_its_line(cli, job, experiment, tmp_path) -> None:
+    run = tmp_path / "run"
+    words = ("--data", job.data, "--out", run, "--no-tracking", "train.epochs=1")
+    assert cli("train", experiment, *words).code == 0
+    written = run / "experiment.yaml"
+    lines = written.read_text().splitlines()
+    again = tmp_path / "again.yaml"
+    again.write_text("\n".join(lines).replace("width: 6", "width: 0"))
+    at = next(number for number, text in enumerate(lines, 1) if "lin(outer(" in text)
+    refused = cli("describe", again)
+    assert refused.code == 2
+    assert f"again.yaml:{at}: gated.formula: out must be at least 1; got 0" in refused.err
+
+
+def test_a_copied_formula_keeps_its_place() -> None:
+    text = deepcopy(PlacedFormula("lin(x)", place="mine.yaml:7"))
+    assert (text, text.place, type(str(text))) == ("lin(x)", "mine.yaml:7", str)
