@@ -128,6 +128,48 @@ def test_an_ended_run_is_taken_up_and_an_error_is_told(
     assert (tmp_path / "planted.png").exists()
 
 
+def test_attempts_may_be_added_and_nothing_else_changed(
+    planted: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["planted.py", "--out", str(tmp_path), "--laws", "pairs, rank 2", "--names", "fm"]
+    monkeypatch.setattr("sys.argv", [*given, "--rows", "2000"])
+    tried: list[dict[str, float]] = []
+
+    def learn(candidate, name, settings, attempt, seed):  # type: ignore[no-untyped-def]
+        tried.append(attempt)
+        return [(2000, 0.5)]
+
+    monkeypatch.setattr(planted, "learn", learn)
+    for attempts in (planted.ATTEMPTS[:3], planted.ATTEMPTS):
+        monkeypatch.setattr(planted, "ATTEMPTS", attempts)
+        planted.main()
+        assert tried == attempts  # none of them twice
+    for other in ([], [{"lr": 1.0}, *planted.ATTEMPTS]):
+        monkeypatch.setattr(planted, "ATTEMPTS", other)
+        with pytest.raises(SystemExit, match="has other settings"):
+            planted.main()
+    monkeypatch.setattr("sys.argv", [*given, "--rows", "4000"])
+    with pytest.raises(SystemExit, match="has other settings"):
+        planted.main()
+
+
+def test_what_weighs_fields_beside_them_leaves_the_pairs_of_the_fields(planted: ModuleType) -> None:
+    (senet,) = planted.candidates(["senet"])
+    (fm,) = planted.candidates(["fm"])
+    law = planted.LAWS["context"]
+    rows = planted.draw("context", 100, seed=1)
+    torch.manual_seed(0)
+    model, plain = planted.Model(senet, law, std=0.5), planted.Model(fm, law, std=0.5)
+    plain.tables.load_state_dict(model.tables.state_dict())
+    with torch.no_grad():
+        for name, weight in model.graph.named_parameters():
+            if "node" in name:
+                weight.zero_()  # every field is weighted by 0
+        expected = plain(rows.ids, rows.content)
+        torch.testing.assert_close(model(rows.ids, rows.content), expected)
+    assert expected.std() > 0
+
+
 def broken_for(name, learn):  # type: ignore[no-untyped-def]
     def try_it(candidate, *arguments, **settings):  # type: ignore[no-untyped-def]
         if candidate.layer == name:

@@ -29,6 +29,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
     "pi_net": ({"order": 4},),
     "senet": ({"reduction_ratio": 1},),  # of eight fields a third is two
     "senet_plus": ({"reduction_ratio": 1},),
+    "strip_attention": ({"num_strips": 8},),  # four serve two of three pairs
 }
 
 # Orders that what has no degree claims, and why.
@@ -77,6 +78,9 @@ BEFORE = {
     "senet": "fm",
     "senet_plus": "fm",
 }
+# FiBiNET multiplies the fields pairwise beside the weighted ones, and so do these here: what stands
+# behind them reads the fields as well.
+BESIDE_THE_FIELDS = ("senet", "senet_plus")
 GATES_BY_ROW = ("feature_selection", "frnet", "lhuc", "senet", "senet_plus")
 # Those mix nothing, and stand alone too, to be seen to fail.
 ALONE = ("field_dropout", "gate_net", "learned_gate")
@@ -84,16 +88,19 @@ ALONE = ("field_dropout", "gate_net", "learned_gate")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A layer with its options, and what stands behind it."""
+    """A layer with its options, what stands behind it, and whether that reads the fields too."""
 
     layer: str
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     behind: str | None = None
+    is_beside: bool = False
 
     def __str__(self) -> str:
         told = list(self.options.items())[:1] if len(OPTIONS.get(self.layer, ())) > 1 else []
         label = ", ".join([self.layer, *(f"{key} {value}" for key, value in told)])
-        return f"{label} + {self.behind}" if self.behind else label
+        if not self.behind:
+            return label
+        return f"{label} + {self.behind}" + (f", {self.behind}" if self.is_beside else "")
 
 
 def candidates(chosen: Sequence[str]) -> list[Candidate]:
@@ -104,7 +111,7 @@ def candidates(chosen: Sequence[str]) -> list[Candidate]:
             if name not in BEFORE or name in ALONE:
                 found.append(Candidate(name, given))
             if name in BEFORE:
-                found.append(Candidate(name, given, BEFORE[name]))
+                found.append(Candidate(name, given, BEFORE[name], name in BESIDE_THE_FIELDS))
     return found
 
 

@@ -28,7 +28,8 @@ class Law:
         has_content: whether a row's content vector is given beside its ids.
         num_products: of single numbers of so many fields, of which it is a sum.
         width: of an embedding. Where all pairs are weighed alike it has to hold the ranks of all
-            pairs side by side, or one pair's vectors would have products with another's.
+            pairs side by side, or one pair's vectors would have products with another's; where a
+            sum of all inputs is multiplied with itself, an id's vector and the content's too.
     """
 
     order: int
@@ -103,7 +104,7 @@ LAWS = {
     # Half of the logit's variance is in pairs: the gate's mean times them.
     "gate": Law(3, gated, 4, least_left=0.5),
     "context": Law(2, modulated, 1),
-    "content": Law(2, matched, CONTENT_WIDTH, has_content=True),
+    "content": Law(2, matched, CONTENT_WIDTH, has_content=True, width=2 * CONTENT_WIDTH),
     "pairs, nuisance": Law(2, products(*PAIRS, rank=2), 6, (12,) * 7 + (5_000,)),
 }
 

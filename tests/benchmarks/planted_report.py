@@ -29,7 +29,7 @@ CAST = {
     "hofm, order 4": ("#8c564b", "P"),
     "mlp": ("#ff7f0e", "X"),
     "autoint": ("#e377c2", "*"),
-    "senet + fm": ("#000000", "<"),
+    "senet + fm, fm": ("#000000", "<"),
 }
 # Colour, line width, layer and marker of all others, by what is expected of them.
 SHADES = {
