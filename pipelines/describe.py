@@ -119,7 +119,7 @@ def _kind(source: str, model: "ModelConfig", card: "DatasetCard") -> str:
         return "tables of their own"
     if source in card.vectors:
         return "content vector"
-    return {"fields": "embeddings", "dense": "numbers"}[source]
+    return {"fields": "embeddings", "dense": "numbers", "joint": "field of numbers"}[source]
 
 
 def _draw(content: dict[str, Any], path: Path) -> None:

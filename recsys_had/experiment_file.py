@@ -227,7 +227,8 @@ def _check_sources(
             place = f"{document.place(('model', key, name))}: model.{key}.{name}"
             if not name.isidentifier() or name in SOURCES:
                 problems.append(
-                    f"{place}: must be an identifier other than {' and '.join(SOURCES)}. Rename it."
+                    f"{place}: must be an identifier other than {', '.join(SOURCES[:-1])} and "
+                    f"{SOURCES[-1]}. Rename it."
                 )
             elif name in vectors:
                 problems.append(f"{place}: is a content vector's name too. Rename it.")

@@ -14,9 +14,9 @@ A node is written as briefly as it allows::
         width: 16                           # a name for the formula
 
 ``inputs`` names nodes that stand above, ``fields`` (the embeddings, the default), ``dense`` (the
-numeric columns), a content vector of the dataset card, or one of the model's further ``tables``
-and ``groups`` of fields. The nodes nobody reads are the heads; the logit is their sum, or their
-mean with ``combine: mean``.
+numeric columns), ``joint`` (the field that those of kind ``mlp`` share, as in DLRM), a content
+vector of the dataset card, or one of the model's further ``tables`` and ``groups`` of fields. The
+nodes nobody reads are the heads; the logit is their sum, or their mean with ``combine: mean``.
 """
 
 from collections.abc import Collection
@@ -33,7 +33,9 @@ from recsys_had.yamlfile import KeyPath, YamlDocument, in_plain_words
 if TYPE_CHECKING:
     from recsys_had.interactions.algebra import Expr
 
-SOURCES = ("fields", "dense")
+# The field that numeric columns of kind `mlp` make together.
+JOINT = "joint"
+SOURCES = ("fields", "dense", JOINT)
 # The layer of a node that says itself what it computes.
 FORMULA = "formula"
 

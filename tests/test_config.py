@@ -154,11 +154,11 @@ def test_every_bundled_experiment_opens_with_the_command_that_runs_it(name: str)
         ),
         (
             HEAD + "  nodes:\n    deep: {layer: mlp, inputs: [pairs]}\n    pairs: bilinear\n",
-            "e.yaml:4: deep.inputs: 'pairs' is no node above it. Known: dense, fields.",
+            "e.yaml:4: deep.inputs: 'pairs' is no node above it. Known: dense, fields, joint.",
         ),
         (
             HEAD + "  nodes:\n    deep: {layer: mlp, inputs: [pair]}\n    pairs: bilinear\n",
-            "e.yaml:4: deep.inputs: 'pair' is no node above it. Known: dense, fields.",
+            "e.yaml:4: deep.inputs: 'pair' is no node above it. Known: dense, fields, joint.",
         ),
         (
             HEAD + "  nodes:\n    deep: {layer: mlp, inputs: 5}\n",
@@ -166,8 +166,8 @@ def test_every_bundled_experiment_opens_with_the_command_that_runs_it(name: str)
         ),
         (
             HEAD + "  nodes:\n    fields: fm\n",
-            "e.yaml:4: fields: a node's name must be an identifier other than fields and dense. "
-            "Rename it.",
+            "e.yaml:4: fields: a node's name must be an identifier other than "
+            "fields, dense and joint. Rename it.",
         ),
         (HEAD + "  nodes: {}\n", "e.yaml:3: model.nodes: must hold nodes. Add one."),
         (

@@ -16,10 +16,10 @@ from recsys_had.config import ModelConfig
 from recsys_had.errors import ConfigError
 from recsys_had.model.embeddings import FieldEmbeddings, is_table
 from recsys_had.model.graph import InteractionGraph, NodeSummary, table_widths
-from recsys_had.model.numeric import numeric_fields
+from recsys_had.model.numeric import NumericFields, numeric_fields
 from recsys_had.model.plain_tables import PLAIN
 from recsys_had.model.tables import FieldSpec, TableBackend
-from recsys_had.nodes import SOURCES, NodeConfig
+from recsys_had.nodes import JOINT, SOURCES, NodeConfig
 from recsys_had.seeds import derived_seed
 from recsys_had.suggest import nearest
 
@@ -103,6 +103,8 @@ class CTRModel(nn.Module):
                 name: _places(f"groups.{name}", group, names, dense=dense)
                 for name, group in config.groups.items()
             }
+            if JOINT in read:
+                groups[JOINT] = _joint_places(self.embeddings.numeric_fields, names)
             sources: dict[str, tuple[int, ...]] = {
                 name: (self.embeddings.num_fields_of(name), width) for name, width in widths.items()
             }
@@ -261,6 +263,21 @@ def _places(
     return tuple(fields.index(name) for name in members)
 
 
+def _joint_places(numeric: NumericFields | None, fields: Sequence[str]) -> tuple[int, ...]:
+    """Where the fields stand that numeric columns make together.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    joint = () if numeric is None else numeric.joint_names
+    if not joint:
+        raise ConfigError(
+            f"model.nodes: a node reads '{JOINT}', and no numeric columns make a field together. "
+            "Give them kind mlp in model.numeric, or read 'fields'."
+        )
+    return tuple(fields.index(name) for name in joint)
+
+
 def _check_vector_names(vectors: Mapping[str, int], nodes: Mapping[str, NodeConfig]) -> None:
     """Refuses a vector whose name means something else among a node's inputs."""
     problems = [
@@ -283,7 +300,7 @@ def _refuse_fields(config: ModelConfig, vectors: Mapping[str, int]) -> None:
     """Refuses a node that reads fields of a card without any."""
     for name, node in config.nodes.items():
         for read in node.inputs:
-            if read in ("fields", *config.tables, *config.groups):
+            if read in ("fields", JOINT, *config.tables, *config.groups):
                 raise ConfigError(
                     f"model.nodes.{name}.inputs: '{read}' is neither a node above it nor anything "
                     f"the dataset card has.{nearest(read, vectors)}"

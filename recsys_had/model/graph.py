@@ -17,7 +17,7 @@ from recsys_had.interactions.algebra import Expr, add, cat, flatten, lin, source
 from recsys_had.interactions.algebra.program import Program, definition, named_ops, output_shape
 from recsys_had.interactions.algebra.terms import terms_of
 from recsys_had.model.program_runner import ProgramRunner
-from recsys_had.nodes import FORMULA, NodeConfig, express_node, heads
+from recsys_had.nodes import FORMULA, JOINT, NodeConfig, express_node, heads
 from recsys_had.suggest import nearest
 
 Shape = tuple[int, ...]
@@ -70,7 +70,7 @@ def table_widths(config: ModelConfig, num_fields: int) -> dict[str, int]:
         for read in node.inputs:
             if own is not None:
                 widths[name] = own
-            elif read == "fields" or read in config.groups:
+            elif read in ("fields", JOINT, *config.groups):
                 widths["fields"] = config.embedding_dim
             elif read in config.tables:
                 widths[read] = config.table_set(read).dim or config.embedding_dim

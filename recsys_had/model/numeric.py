@@ -126,6 +126,16 @@ class NumericFields(nn.Module):
         return len(self.field_names)
 
     @property
+    def joint_names(self) -> tuple[str, ...]:
+        """The fields that several columns make together."""
+        return tuple(
+            name
+            for group in self._groups()
+            if numeric.tokens(group.kind) == "joint"
+            for name in group.field_names
+        )
+
+    @property
     def bins(self) -> dict[str, int]:
         """The columns whose bins are to be fitted, and how many each has at most."""
         return {

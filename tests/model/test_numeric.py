@@ -241,6 +241,35 @@ def test_dlrm_is_a_definition() -> None:
     torch.testing.assert_close(model(rows), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_joint_is_the_field_of_the_columns_that_share_one_wherever_it_stands() -> None:
+    config = load_experiment("synthetic_dlrm", ["model.numeric.columns.price=scale"]).model
+    dense = ("age", "price")
+    model = CTRModel(fields=[FieldSpec("A", 5)], dense=dense, config=config)
+    assert model.embeddings.field_names == ("A", "age", "price")
+    layout, row = Layout(("A",), dense=dense), np.ones((1, 2), np.float32)
+    rows = EncodedRows(layout, np.arange(1), None, np.zeros((1, 1), np.int32), {}, row).to_batch()
+    read: list[Tensor] = []
+    model.graph.layers["top"]["lin_0"].register_forward_pre_hook(
+        lambda module, given: read.append(given[0])
+    )
+    fields = model.embeddings(rows)["fields"]
+    model(rows)
+    found = read[0].flatten()[: config.embedding_dim]
+    torch.testing.assert_close(found, fields[0, 1])
+    assert not torch.allclose(found, fields[0, 2])
+
+
+@pytest.mark.parametrize("numeric", ["scale", "none"])
+def test_joint_is_refused_where_no_columns_share_a_field(numeric: str) -> None:
+    config = load_experiment("synthetic_dlrm", [f"model.numeric={numeric}"]).model
+    with pytest.raises(ConfigError) as told:
+        CTRModel(fields=[FieldSpec("A", 5), FieldSpec("B", 5)], dense=NAMES, config=config)
+    assert list(told.value.problems) == [
+        "model.nodes: a node reads 'joint', and no numeric columns make a field together. Give "
+        "them kind mlp in model.numeric, or read 'fields'."
+    ]
+
+
 @pytest.mark.parametrize(
     ("numeric", "dense", "problems"),
     [

@@ -189,13 +189,13 @@ HEAD = "dataset: frappe\nmodel:\n"
     [
         (
             "  tables: {fm: 4}\n  nodes: {fm: }\n",
-            "e.yaml:4: fm: a node's name must be an identifier other than fields, dense and fm. "
-            "Rename it.",
+            "e.yaml:4: fm: a node's name must be an identifier other than "
+            "fields, dense, joint and fm. Rename it.",
         ),
         (
             "  tables: {dense: 4}\n  nodes: {fm: }\n",
-            "e.yaml:3: model.tables.dense: must be an identifier other than fields and dense. "
-            "Rename it.",
+            "e.yaml:3: model.tables.dense: must be an identifier other than "
+            "fields, dense and joint. Rename it.",
         ),
         (
             "  groups: {all: [user]}\n  tables: {all: 4}\n  nodes: {fm: }\n",
