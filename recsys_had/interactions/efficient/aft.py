@@ -18,7 +18,9 @@ def aft(x: Expr) -> Expr:
 
     Shape: ``(B, F, D) -> (B, F, D)``.
     Paper: Zhai et al. 2021, An Attention Free Transformer, eq. 2 (arXiv:2105.14103).
-    Differs from the paper: nothing; ``w`` begins at zero.
+    Differs from the paper: nothing; ``w`` begins at zero. ``exp(K)`` and ``exp(w)`` are taken
+    apart, so that they cost no F x F numbers a channel: where both spread over more than 80 or so,
+    a sum of their products can be 0 in float32, and its quotient no number.
 
     >>> import torch
     >>> from recsys_had.interactions import build

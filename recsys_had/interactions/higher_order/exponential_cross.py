@@ -20,8 +20,9 @@ def exponential_cross(
     Paper: Li et al. 2024, FCN, first called DCNv3, the exponential cross network
     (arXiv:2407.13349).
     Differs from the paper: half of each field's numbers meet ``h`` and half its masked copy, as
-    in the published code, but they take turns instead of standing in two blocks; a row of odd
-    width has ``h`` rounded up and the last masked copy left out. The bias begins at zero, where
+    in the published code, but they take turns along the row instead of standing in two blocks (a
+    field of odd width has one more of either); a row of odd width has ``h`` rounded up and the last
+    masked copy left out. The bias begins at zero, where
     that code draws it between 0 and 1. Its heads and batch normalisation are left out; no mask by
     option.
 

@@ -16,8 +16,9 @@ def pi_net(x: Expr, *, kind: Literal["ccp", "ncp"] = "ccp", order: int = 3, rank
 
     Shape: ``(B, F, D) -> (B, rank)``.
     Paper: Chrysos et al. 2020, Pi-nets, the CCP and NCP decompositions (arXiv:2006.13026).
-    Differs from the paper: the last map, to the output, is the head's or the next node's;
-    ``b[n]`` stands for ``B[n]^T b[n]``, which is the same set of functions.
+    Differs from the paper: the last map, to the output, is the head's or the next node's, and the
+    output's constant is the logit's, left out between polynomials of polynomials; ``b[n]`` stands
+    for ``B[n]^T b[n]``, which is the same set of functions.
 
     Args:
         kind: coupled (ccp) or nested (ncp) decomposition.

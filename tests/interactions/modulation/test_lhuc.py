@@ -210,3 +210,19 @@ def test_lhuc_counts_the_widths_of_both_inputs(
     assert layer.flops.matmul == 2 * weights
     assert layer.flops.other == 3 + 3 * 48
     assert count_parameters(layer) == weights + 3 + 48
+
+
+def test_lhuc_that_reads_its_context_alone_is_one_whose_map_of_x_is_zero(
+    draw: Callable[..., Tensor], randomise: Randomise
+) -> None:
+    x, context = source(3, 2), source(2, 4)
+    layer = randomise(Interaction(express("lhuc", x, context, reads_x=False), [x, context]), 0)
+    whole = randomise(Interaction(express("lhuc", x, context), [x, context]), 1)
+    with torch.no_grad():
+        for name, weight in layer.named_parameters():
+            other = whole.get_parameter(name)
+            other.zero_()
+            other[tuple(slice(size) for size in weight.shape)] = weight
+    given = draw(4, 3, 2, seed=0), draw(4, 2, 4, seed=1)
+    torch.testing.assert_close(layer(*given), whole(*given), rtol=0, atol=1e-12)
+    assert layer.get_parameter("ops.lin_0.weight").shape == (64, 8)
