@@ -34,6 +34,7 @@ class Take(Op):
 
     tokenwise = True
     reads_whole = True
+    makes_tokens = True
     places: Tensor
 
     def __init__(self, places: Tensor) -> None:

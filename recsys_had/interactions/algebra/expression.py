@@ -7,7 +7,7 @@ Letters: B batch, T tokens (fields), C channels.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -49,6 +49,8 @@ class Op(nn.Module):
     tokenwise = False
     # Whether `part` is given what is read cut to the same tokens, or whole.
     reads_whole = False
+    # Whether it makes tokens out of others, more of them than it reads.
+    makes_tokens = False
 
     def part(self, tokens: slice, *read: Tensor) -> Tensor:
         """Those tokens of the result alone."""
@@ -77,6 +79,15 @@ class Expr:
     flops: Flops = Flops()
     view: bool = False
     shortcut: "Expr | None" = None
+    # Whether it holds such pairs as can be made a part at a time (see :mod:`streaming`).
+    holds_pairs: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Told once, of what is read: to walk down a deep expression for it takes for ever.
+        op = None if self.shortcut else self.op
+        of_pairs = any(arg.holds_pairs for arg in self.args)
+        found = op is not None and (op.makes_tokens or (op.tokenwise and of_pairs))
+        object.__setattr__(self, "holds_pairs", found)
 
     def __repr__(self) -> str:
         op = "source" if self.op is None else type(self.op).__name__.strip("_")

@@ -122,6 +122,7 @@ class Outer(Op):
 
     tokenwise = True
     reads_whole = True
+    makes_tokens = True
     left: Tensor
     right: Tensor
 

@@ -16,9 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from recsys_had.interactions.algebra.choice import Take
 from recsys_had.interactions.algebra.expression import Expr, Op
-from recsys_had.interactions.algebra.pairs import Outer
 from recsys_had.interactions.algebra.shaping import Cat
 
 # Bytes of pairs at a time. On a CPU the allocator keeps blocks of less than 32 MiB for the next
@@ -43,7 +41,7 @@ class Map(Protocol):
 
 def streams(x: Expr) -> bool:
     """Whether ``x`` holds pairs, which a linear map can take a part at a time."""
-    return any(_makes_pairs(segment) for segment in _segments(x))
+    return any(segment.holds_pairs for segment in _segments(x))
 
 
 class Streamed(Op):
@@ -111,15 +109,20 @@ class _Segment(nn.Module):
         super().__init__()
         self.x = x
         self.num_tokens = x.num_tokens
-        self.leaves = tuple(_leaves(x))
-        region = _region(x)
+        region, leaves = _cut(x)
+        self.leaves = tuple(leaves)
         self.width = max((expr.num_channels for expr in region), default=1)
         self.ops = nn.ModuleList(expr.op for expr in region if expr.op is not None)
+        # Each value is dropped after its last use.
+        last_use = {arg: expr for expr in region for arg in expr.args}
+        self.steps = [
+            (expr, tuple({arg for arg in expr.args if last_use[arg] is expr})) for expr in region
+        ]
 
     def parts(self, like: Tensor) -> Iterator[slice]:
         """Runs of tokens that stay within the budget of bytes."""
         step = self.num_tokens
-        if _makes_pairs(self.x):
+        if self.x.holds_pairs:
             # An exported program runs for any number of rows, and is cut once for all.
             rows = _EXPORTED_ROWS if torch.compiler.is_exporting() else max(1, len(like))
             token_bytes = rows * self.width * like.element_size()
@@ -129,8 +132,20 @@ class _Segment(nn.Module):
             yield slice(first, min(first + step, self.num_tokens))
 
     def forward(self, tokens: slice, *leaves: Tensor) -> Tensor:
-        """Makes them."""
-        return _part(self.x, tokens, dict(zip(self.leaves, leaves, strict=True)))
+        """Makes them; a single token stands for all."""
+        whole = dict(zip(self.leaves, leaves, strict=True))
+        made: dict[Expr, Tensor] = {}
+
+        def some(expr: Expr) -> Tensor:
+            return made[expr] if expr.holds_pairs else whole[expr][:, _of(expr, tokens)]
+
+        for expr, dropped in self.steps:
+            assert expr.op is not None
+            read = (whole[arg] if expr.op.reads_whole else some(arg) for arg in expr.args)
+            made[expr] = expr.op.part(_of(expr, tokens), *read)
+            for arg in dropped:
+                made.pop(arg, None)
+        return some(self.x)
 
 
 def _segments(x: Expr) -> Iterator[Expr]:
@@ -142,37 +157,26 @@ def _segments(x: Expr) -> Iterator[Expr]:
         yield x
 
 
-def _makes_pairs(x: Expr) -> bool:
-    if x.op is None or x.shortcut is not None:
-        return False
-    if isinstance(x.op, Outer | Take):
-        return True
-    return x.op.tokenwise and any(_makes_pairs(arg) for arg in x.args)
+def _of(expr: Expr, tokens: slice) -> slice:
+    return tokens if expr.num_tokens > 1 else slice(0, 1)
 
 
-def _region(x: Expr) -> list[Expr]:
-    """What is made a part at a time."""
-    if not _makes_pairs(x):
-        return []
-    assert x.op is not None
-    own = () if x.op.reads_whole else x.args
-    return [x, *(expr for arg in own for expr in _region(arg))]
-
-
-def _leaves(x: Expr) -> dict[Expr, None]:
-    """What must be whole before a part can be made."""
-    if not _makes_pairs(x):
-        return {x: None}
-    if x.op is not None and x.op.reads_whole:
-        return dict.fromkeys(x.args)
-    return {leaf: None for arg in x.args for leaf in _leaves(arg)}
-
-
-def _part(x: Expr, tokens: slice, values: dict[Expr, Tensor]) -> Tensor:
-    """Some tokens of an expression, from the whole leaves; a single token stands for all."""
-    tokens = tokens if x.num_tokens > 1 else slice(0, 1)
-    if x.op is None or not _makes_pairs(x):
-        return values[x][:, tokens]
-    if x.op.reads_whole:
-        return x.op.part(tokens, *(values[arg] for arg in x.args))
-    return x.op.part(tokens, *(_part(arg, tokens, values) for arg in x.args))
+def _cut(x: Expr) -> tuple[list[Expr], list[Expr]]:
+    """What is made a part at a time, in order, and what must be whole before."""
+    region: dict[Expr, None] = {}
+    leaves: dict[Expr, None] = {}
+    waiting: list[tuple[Expr, bool]] = [(x, False)]
+    while waiting:
+        expr, is_ready = waiting.pop()
+        if not expr.holds_pairs:
+            leaves[expr] = None
+        elif is_ready:
+            region[expr] = None
+        elif expr not in region:
+            assert expr.op is not None
+            waiting.append((expr, True))
+            if expr.op.reads_whole:
+                leaves.update(dict.fromkeys(expr.args))
+            else:
+                waiting += [(arg, False) for arg in reversed(expr.args)]
+    return list(region), list(leaves)

@@ -402,3 +402,31 @@ def test_weights_given_for_a_call_are_those_of_its_backward_pass_too(
     layer.load_state_dict({name: weight.detach() for name, weight in given.items()})
     expected = torch.autograd.grad(layer(x_BFD).sum(), list(layer.parameters()))
     torch.testing.assert_close(found, expected)
+
+
+def test_what_deep_pairs_are_made_of_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each product reads the one before twice: walked as a tree they are 2^60.
+    x = source(F, D)
+    made = outer(x, x, "upper")
+    for _ in range(60):
+        made = made * made
+    layer = Interaction(lin(made, "T", out=H), [x])
+    calls: list[int] = []
+    part = type(made.op).part
+
+    def counted(self: Any, tokens: slice, *read: Tensor) -> Tensor:
+        calls.append(tokens.stop - tokens.start)
+        return part(self, tokens, *read)
+
+    monkeypatch.setattr(type(made.op), "part", counted)
+    monkeypatch.setattr(streaming, "_PART_BYTES", {"cpu": 1})
+    assert layer(torch.zeros(2, F, D)).shape == (2, H, D)
+    assert sum(calls) == 60 * P
+
+
+def test_a_very_deep_expression_can_be_built_and_run() -> None:
+    x = source(F, D)
+    made = outer(x, x, "upper")
+    for _ in range(2000):
+        made = made + made
+    assert Interaction(lin(made, "T", out=H), [x])(torch.zeros(2, F, D)).shape == (2, H, D)
