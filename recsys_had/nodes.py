@@ -19,6 +19,8 @@ vector of the dataset card, or one of the model's further ``tables`` and ``group
 nodes nobody reads are the heads; the logit is their sum, or their mean with ``combine: mean``.
 """
 
+import math
+import unicodedata
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,7 @@ import pydantic
 
 from recsys_had import interactions
 from recsys_had.errors import ConfigError
-from recsys_had.interactions.formula import FormulaError, check_formula, express_formula
+from recsys_had.interactions.formula import FormulaError, check_formula, express_formula, names_read
 from recsys_had.suggest import nearest
 from recsys_had.yamlfile import KeyPath, YamlDocument, in_plain_words
 
@@ -71,7 +73,7 @@ class PlacedFormula(str):
         file, colon, first = self.place.rpartition(":")
         if not colon or not first.isdigit():
             return self.place
-        return f"{file}:{int(first) + (line if chr(10) in self.strip() else 0)}"
+        return f"{file}:{int(first) + (line if chr(10) in self else 0)}"
 
 
 class NodeConfig(pydantic.BaseModel):
@@ -140,15 +142,22 @@ class NodeConfig(pydantic.BaseModel):
         if name not in self.options:
             raise ValueError(f"the formula has no such value.{nearest(name, self.options)}")
         if name != FORMULA:
-            _check_value(value)
+            value = _checked_value(value)
         return self.model_copy(update={"options": {**self.options, name: value}})
 
 
-def _check_value(value: Any) -> None:
+def _checked_value(value: Any) -> Any:
+    """A formula's value; a list as a tuple."""
+    if isinstance(value, list | tuple) and value:
+        return tuple(_checked_value(one) for one in value)
     if not isinstance(value, bool | int | float | str | None):
         raise ValueError(
-            f"a formula's value must be a number, a text, true or false; got {value!r}."
+            "a formula's value must be a number, a text, true or false, or a list of these; got "
+            f"{value!r}."
         )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"must be a finite number; got {value!r}.")
+    return value
 
 
 def resolve_nodes(
@@ -177,6 +186,8 @@ def resolve_nodes(
         reader.read(definition.content.get("nodes"), definition, ("nodes",))
     if own is not None or definition is None:
         reader.read(own, document, ("model", "nodes"))
+    if definition is not None:
+        reader.sort()
     reader.check_inputs(may_be_more=may_be_more)
     return reader.nodes, reader.problems
 
@@ -188,9 +199,11 @@ class _Reader:
         self.problems: list[str] = []
         self.places: dict[str, str] = {}
         self._text_places: dict[str, str] = {}
+        self._links: dict[str, str] = {}
         self.names = set(interactions.names())
 
     def read(self, content: Any, document: YamlDocument, at: KeyPath) -> None:
+        self._links = {}
         if isinstance(content, list):
             content = self._list_to_mapping(content, document, at)
         if not isinstance(content, dict) or not content:
@@ -217,7 +230,13 @@ class _Reader:
         return nodes
 
     def _add(self, name: str, value: Any, place: str) -> None:
-        if not name.isidentifier() or name in self._sources:
+        if name in self._links:
+            self.problems.append(
+                f"{place}: {name}: the chain '{self._links[name]}' has a link of this name. Give "
+                "one of them another."
+            )
+            return
+        if not _is_name(name) or name in self._sources:
             self.problems.append(
                 f"{place}: {name}: a node's name must be an identifier other than "
                 f"{', '.join(self._sources[:-1])} and {self._sources[-1]}. Rename it."
@@ -235,8 +254,11 @@ class _Reader:
             )
             return
         base = self.nodes.get(name)
-        given = dict(value)
-        layer = given.pop("layer", base.layer if base else name)
+        given = {str(key): setting for key, setting in value.items()}
+        layer = given.pop("layer", FORMULA if FORMULA in given else base.layer if base else name)
+        if not isinstance(layer, str):
+            self.problems.append(f"{place}: {name}.layer: must be a layer's name; got {layer!r}.")
+            return
         inputs = given.pop("inputs", base.inputs if base else ("fields",))
         inputs = [inputs] if isinstance(inputs, str) else inputs
         is_named = isinstance(inputs, list | tuple) and all(isinstance(x, str) for x in inputs)
@@ -280,21 +302,41 @@ class _Reader:
             return
         for option, value in options.items():
             try:
-                _check_value(value)
-                if not option.isidentifier() or option in ("x", *inputs):
+                options[option] = _checked_value(value)
+                if not _is_name(option) or option in ("x", *inputs):
                     raise ValueError("must be an identifier that is no input.")
             except ValueError as problem:
                 self.problems.append(f"{place}: {name}.{option}: {problem}")
                 return
         options[FORMULA] = placed = PlacedFormula(text, place=self._text_places.get(name, place))
-        self.nodes[name] = NodeConfig(layer=FORMULA, inputs=inputs, options=options)
+        self.nodes[name] = node = NodeConfig(layer=FORMULA, inputs=inputs, options=options)
         try:
-            check_formula(text, formula_names(self.nodes[name]))
+            check_formula(text, formula_names(node))
         except FormulaError as problem:
             self.problems.append(f"{placed.line(problem.line)}: {name}.formula: {problem.message}")
+            return
+        # What a definition gives another formula than this one is not this one's.
+        read = {*names_read(text), FORMULA}
+        kept = {option: value for option, value in options.items() if option in read}
+        self.nodes[name] = node.model_copy(update={"options": kept})
+        inherited = base.options if base else {}
+        self.problems += [
+            f"{place}: {name}.{option}: the formula does not read it."
+            f"{nearest(option, [*inherited, 'inputs', 'layer'])}"
+            for option in given
+            if option not in read
+        ]
+        if "x" not in read:
+            self.problems += [
+                f"{place}: {name}.inputs: the formula does not read '{source}'. Leave it out."
+                for source in inputs
+                if source not in read
+            ]
 
     def _add_chain(self, name: str, links: list[Any], place: str) -> None:
         """``deep: [senet, mlp]`` is the node deep (mlp) reading the node deep_senet."""
+        if not links:
+            self.problems.append(f"{place}: {name}: a chain must be of one layer or more.")
         previous = None
         for position, link in enumerate(links):
             entry = link if isinstance(link, dict) else {str(link): None}
@@ -302,6 +344,14 @@ class _Reader:
                 self.problems.append(f"{place}: {name}: a link of a chain must be one layer.")
                 return
             layer, options = next(iter(entry.items()))
+            if layer == FORMULA and isinstance(options, str):
+                options = {FORMULA: options}
+            if not isinstance(options, dict | None):
+                self.problems.append(
+                    f"{place}: {name}: what {layer} is given must be a mapping of options to "
+                    f"values; got {options!r}."
+                )
+                return
             node = {"layer": layer, **(options or {})}
             if previous is not None:
                 if "inputs" in node:
@@ -315,7 +365,18 @@ class _Reader:
             while not last and own_name in self.nodes:
                 own_name += "_"
             self._add(own_name, node, place)
+            if not last:
+                self._links[own_name] = name
             previous = own_name
+
+    def sort(self) -> None:
+        """Puts nodes below those they read, where an experiment gives a definition's other ones."""
+        waiting, self.nodes = self.nodes, {}
+        while waiting:
+            ready = (name for name, node in waiting.items() if not waiting.keys() & {*node.inputs})
+            # Those left read each other in a circle, as is told of them.
+            name = next(ready, next(iter(waiting)))
+            self.nodes[name] = waiting.pop(name)
 
     def check_inputs(self, *, may_be_more: bool) -> None:
         above: list[str] = list(self._sources)
@@ -329,6 +390,11 @@ class _Reader:
             if not node.inputs:
                 self.problems.append(f"{self.places[name]}: {name}.inputs: names nothing to read.")
             above.append(name)
+
+
+def _is_name(text: str) -> bool:
+    """Whether a formula can speak of it: an identifier that Python does not write otherwise."""
+    return text.isidentifier() and text == unicodedata.normalize("NFKC", text)
 
 
 def formula_names(node: NodeConfig) -> tuple[str, ...]:
@@ -367,12 +433,19 @@ def express_node(node: NodeConfig, *inputs: "Expr", name: str, joined: "Expr") -
             named = {"x": joined, **dict(zip(node.inputs, inputs, strict=True))}
             values = {key: value for key, value in node.options.items() if key != FORMULA}
             return express_formula(node.options[FORMULA], named, values)
-        if interactions.num_inputs(node.layer) == 1:
-            inputs = (joined,)
-        return interactions.express(node.layer, *inputs, **node.options)
+        read = (joined,) if interactions.num_inputs(node.layer) == 1 else inputs
+        return interactions.express(node.layer, *read, **node.options)
     except ValueError as cause:
         text = node.options.get(FORMULA)
         if isinstance(cause, FormulaError) and isinstance(text, PlacedFormula):
             place = text.line(cause.line)
             raise ConfigError(f"{place}: {name}.formula: {cause.message}") from cause
-        raise ConfigError(f"model.nodes.{name}: {cause}") from cause
+        widths = {expr.num_channels for expr in inputs}
+        why = ""
+        if joined.num_tokens == 1 and len(widths) > 1 and len(inputs) > 1:
+            told = ", ".join(str(expr.num_channels) for expr in inputs)
+            why = f" Its inputs are of the widths {told}, so they were joined to one flat row."
+        raise ConfigError(f"model.nodes.{name}: {cause}{why}") from cause
+    except (RuntimeError, OverflowError, MemoryError) as cause:
+        first = (str(cause).splitlines() or ["too large"])[0]
+        raise ConfigError(f"model.nodes.{name}: cannot be made: {first}") from cause

@@ -17,6 +17,7 @@ from recsys_had.suggest import nearest
 if TYPE_CHECKING:
     from recsys_had.interactions.algebra import Expr, Interaction
 
+_MOST_LAYERS = 1000
 # The one folder beside the domains.
 _LANGUAGE = "algebra"
 
@@ -62,7 +63,7 @@ def interaction(
 
 
 def require(**options: int | None) -> None:
-    """Refuses options below 1; None is let pass.
+    """Refuses options below 1, and more layers than anybody waits for; None is let pass.
 
     Raises:
         ValueError: with the first of them.
@@ -70,6 +71,8 @@ def require(**options: int | None) -> None:
     for option, value in options.items():
         if value is not None and value < 1:
             raise ValueError(f"{option} must be at least 1; got {value}.")
+        if value is not None and option in ("num_layers", "order") and value > _MOST_LAYERS:
+            raise ValueError(f"{option} must be at most {_MOST_LAYERS}; got {value}.")
 
 
 def require_widths(hidden_units: Sequence[int]) -> None:
@@ -113,7 +116,7 @@ def options(name: str) -> dict[str, inspect.Parameter]:
     >>> options("hadamard_cross")["num_layers"].default
     3
     """
-    parameters = inspect.signature(_function(name)).parameters
+    parameters = inspect.signature(function_of(name)).parameters
     keyword = inspect.Parameter.KEYWORD_ONLY
     return {key: value for key, value in parameters.items() if value.kind is keyword}
 
@@ -124,12 +127,12 @@ def num_inputs(name: str) -> int:
     >>> num_inputs("fm")
     1
     """
-    return len(inspect.signature(_function(name)).parameters) - len(options(name))
+    return len(inspect.signature(function_of(name)).parameters) - len(options(name))
 
 
 def docstring_of(name: str) -> str:
     """An interaction's docstring."""
-    return inspect.getdoc(_function(name)) or ""
+    return inspect.getdoc(function_of(name)) or ""
 
 
 def own_tables(name: str, num_fields: int, embedding_dim: int, **options: Any) -> int | None:
@@ -138,7 +141,7 @@ def own_tables(name: str, num_fields: int, embedding_dim: int, **options: Any) -
     >>> own_tables("linear", 10, 16), own_tables("fm", 10, 16)
     (1, None)
     """
-    function: Callable[..., int | None] | None = _function(name).own_tables
+    function: Callable[..., int | None] | None = function_of(name).own_tables
     return None if function is None else function(num_fields, embedding_dim, **options)
 
 
@@ -169,7 +172,7 @@ def express(name: str, *inputs: "Expr", **options: Any) -> "Expr":
     >>> express("hadamard_cross", source(3, 4), num_layers=2).degree
     3
     """
-    function = _function(name)
+    function = function_of(name)
     _check_options(name, options)
     if len(inputs) != num_inputs(name):
         raise ValueError(f"{name}: reads {num_inputs(name)} inputs; got {len(inputs)}.")
@@ -208,7 +211,7 @@ def catalog() -> dict[str, CatalogEntry]:
 
     entries = {}
     for name, module in _modules().items():
-        function = _function(name)
+        function = function_of(name)
         entries[name] = CatalogEntry(
             name=name,
             summary=docstring_of(name).splitlines()[0],
@@ -235,8 +238,15 @@ def _modules() -> dict[str, str]:
     return found
 
 
-def _function(name: str) -> Any:
-    """The function a file is named after."""
+def function_of(name: str) -> Any:
+    """The function a file is named after.
+
+    Raises:
+        ValueError: there is no such interaction.
+
+    >>> function_of("fm").__name__
+    'fm'
+    """
     if name not in _modules():
         raise ValueError(
             f"interaction '{name}': there is none of this name.{nearest(name, names())}"

@@ -5,10 +5,11 @@ interaction computes. It is read as Python is, and nothing of it is ever run as 
 not told of here is refused with its line.
 
 ``x`` is what the node reads, every input stands under its own name too, and the node's further
-options under theirs. Expressions are made with the algebra's functions, with ``+ - *`` and
-``x[first:last]`` on tokens; ``relu(x)`` is short for ``act(x, "relu")``; every interaction can be
-called by its name, ``bilinear(x, kind="field_all")``; ``num_tokens(x)`` and ``num_channels(x)``
-are sizes; ``max`` and ``min`` choose among whole numbers; ``for _ in range(n):`` repeats lines.
+options under theirs. Expressions are made with the algebra's functions, with ``+ - *``, of numbers
+too, and ``x[first:last]`` on tokens; ``relu(x)`` is short for ``act(x, "relu")``; every interaction
+can be called by its name, ``mlp(x, hidden_units=[64, 32])``; ``num_tokens(x)`` and
+``num_channels(x)`` are sizes; ``max`` and ``min`` choose among whole numbers; ``for _ in
+range(n):`` repeats lines.
 """
 
 import ast
@@ -16,7 +17,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from recsys_had.interactions._catalog import express, names
+from recsys_had.interactions._catalog import express, function_of, names
 from recsys_had.suggest import nearest
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ ACTIVATIONS = ("relu", "relu6", "sigmoid", "tanh", "gelu", "silu", "exp")
 SIZES = ("num_tokens", "num_channels")
 NUMBERS: dict[str, Callable[..., Any]] = {"max": max, "min": min}
 _MOST_REPEATS = 100
+_MOST_OPERATIONS = 20_000
 _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -89,6 +91,24 @@ def check_formula(text: str, names: tuple[str, ...]) -> None:
     _Checker(names).read(_parse(text))
 
 
+def names_read(text: str) -> frozenset[str]:
+    """Names of inputs, options and results that a formula reads.
+
+    Raises:
+        FormulaError: with the line.
+
+    >>> sorted(names_read("lin(x, out=width)"))
+    ['width', 'x']
+    """
+    tree = _parse(text)
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    return frozenset(
+        node.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and id(node) not in called
+    )
+
+
 def express_formula(text: str, inputs: "Mapping[str, Expr]", options: Mapping[str, Any]) -> "Expr":
     """What a formula computes.
 
@@ -108,19 +128,23 @@ def express_formula(text: str, inputs: "Mapping[str, Expr]", options: Mapping[st
     (3, 8)
     """
     from recsys_had.interactions import algebra
+    from recsys_had.interactions._arguments import told
 
     tree = _parse(text)
     _Checker((*inputs, *options)).read(tree)
-    found = _Builder({**options, **inputs}).run(tree)
+    try:
+        found = _Builder({**options, **inputs}).run(tree)
+    except RecursionError:
+        raise FormulaError(1, "is nested too deeply. Give parts of it names.") from None
     if not isinstance(found, algebra.Expr):
         last = tree.body[-1].lineno
-        raise FormulaError(last, f"must give an expression; got {_told(found)}.")
+        raise FormulaError(last, f"must give an expression; got {told(found)}.")
     return found
 
 
 def _parse(text: str) -> ast.Module:
     try:
-        tree = ast.parse(text.strip("\n"))
+        tree = ast.parse(text)
     except SyntaxError as cause:
         line = max(1, cause.lineno or 1)
         raise FormulaError(line, f"{(cause.msg or 'invalid syntax').rstrip('.')}.") from None
@@ -173,10 +197,13 @@ class _Checker:
                 self._value(right)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 self._value(operand)
+            case ast.Tuple(elts=parts) | ast.List(elts=parts):
+                for part in parts:
+                    self._value(part)
             case ast.Subscript(value=value, slice=ast.Slice(lower=lower, upper=upper, step=None)):
-                for part in (value, lower, upper):
-                    if part is not None:
-                        self._value(part)
+                for end in (value, lower, upper):
+                    if end is not None:
+                        self._value(end)
             case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
                 known = [*PRIMITIVES, *ACTIVATIONS, *SIZES, *NUMBERS, *names()]
                 if name not in known:
@@ -196,6 +223,7 @@ class _Builder:
 
     def __init__(self, values: dict[str, Any]) -> None:
         self.values = values
+        self.operations = 0
 
     def run(self, tree: ast.Module) -> Any:
         for statement in tree.body[:-1]:
@@ -231,21 +259,30 @@ class _Builder:
                 self._statement(statement)
 
     def _value(self, node: ast.expr) -> Any:
+        self.operations += 1
+        if self.operations > _MOST_OPERATIONS:
+            raise FormulaError(
+                node.lineno, f"takes more than {_MOST_OPERATIONS:,} steps. Repeat less."
+            )
         match node:
             case ast.Constant(value=value):
                 return value
+            case ast.Tuple(elts=parts) | ast.List(elts=parts):
+                return tuple(self._value(part) for part in parts)
             case ast.Name(id=name):
                 if name not in self.values:
                     raise FormulaError(node.lineno, f"'{name}' has no value yet.")
                 return self.values[name]
             case ast.UnaryOp(operand=operand):
-                return self._guarded(node, lambda: -self._value(operand))
+                one = self._value(operand)
+                return self._guarded(node, lambda: _operate(operator.neg, one))
             case ast.BinOp(left=left, op=op, right=right):
-                work = _OPERATORS[type(op)]
-                return self._guarded(node, lambda: work(self._value(left), self._value(right)))
+                work, both = _OPERATORS[type(op)], (self._value(left), self._value(right))
+                return self._guarded(node, lambda: _operate(work, *both))
             case ast.Subscript(value=value, slice=ast.Slice(lower=lower, upper=upper)):
                 ends = [None if end is None else self._value(end) for end in (lower, upper)]
-                return self._guarded(node, lambda: self._value(value)[slice(*ends)])
+                whole = self._value(value)
+                return self._guarded(node, lambda: _run_of(whole, ends))
             case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
                 given = [self._value(arg) for arg in args]
                 named = {str(keyword.arg): self._value(keyword.value) for keyword in keywords}
@@ -258,12 +295,36 @@ class _Builder:
             return work()
         except FormulaError:
             raise
-        except (ValueError, TypeError, AttributeError, ZeroDivisionError) as cause:
-            raise FormulaError(node.lineno, f"{str(cause).rstrip('.')}.") from cause
+        except (ValueError, TypeError, ArithmeticError, MemoryError, RuntimeError) as cause:
+            raise FormulaError(node.lineno, _first_sentence(cause)) from cause
+
+
+def _operate(work: Callable[..., Any], *values: Any) -> Any:
+    from recsys_had.interactions._arguments import told
+    from recsys_had.interactions.algebra import Expr
+
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, Expr | int | float):
+            raise ValueError(f"only expressions and numbers are calculated with; got {told(value)}")
+    if work is operator.floordiv and any(isinstance(value, Expr) for value in values):
+        raise ValueError("// is of numbers. Multiply an expression by a number: 0.5 * x")
+    return work(*values)
+
+
+def _run_of(whole: Any, ends: list[Any]) -> Any:
+    from recsys_had.interactions._arguments import told
+    from recsys_had.interactions.algebra import Expr
+
+    if not isinstance(whole, Expr):
+        raise ValueError(f"only an expression has tokens; got {told(whole)}")
+    if any(isinstance(end, bool) or not isinstance(end, int | None) for end in ends):
+        raise ValueError("tokens are counted in whole numbers")
+    return whole[slice(*ends)]
 
 
 def _call(name: str, given: list[Any], named: dict[str, Any]) -> Any:
     from recsys_had.interactions import algebra
+    from recsys_had.interactions._arguments import check_arguments
 
     if name in SIZES:
         if named or len(given) != 1 or not isinstance(given[0], algebra.Expr):
@@ -274,10 +335,23 @@ def _call(name: str, given: list[Any], named: dict[str, Any]) -> Any:
             raise ValueError(f"{name} takes two whole numbers or more")
         return NUMBERS[name](given)
     if name in ACTIVATIONS:
-        return algebra.act(*given, name, **named)  # type: ignore[call-arg]
+        if named or len(given) != 1 or not isinstance(given[0], algebra.Expr):
+            raise ValueError(f"{name} takes one expression")
+        return algebra.act(given[0], name)  # type: ignore[arg-type]
     if name in PRIMITIVES:
-        return getattr(algebra, name)(*given, **named)
+        function = getattr(algebra, name)
+        check_arguments(name, function, given, named)
+        return function(*given, **named)
+    check_arguments(name, function_of(name), given, named)
     return express(name, *given, **named)
+
+
+def _first_sentence(cause: Exception) -> str:
+    """What went wrong, without what torch adds below."""
+    if isinstance(cause, MemoryError | RuntimeError | OverflowError):
+        return f"cannot be made: {(str(cause).splitlines() or ['too large'])[0].rstrip('.')}."
+    text = str(cause)
+    return text if text.endswith(("?", ".")) else f"{text}."
 
 
 def _targets(node: ast.expr) -> list[str]:
@@ -295,7 +369,3 @@ def _is_range(node: ast.expr) -> bool:
         and len(node.args) == 1
         and not node.keywords
     )
-
-
-def _told(value: Any) -> str:
-    return f"{len(value)} of them" if isinstance(value, tuple) else repr(value)

@@ -159,6 +159,11 @@ class InteractionGraph(nn.Module):
             known = {**known, name: found}
         wanted = list(self._sources.values())
         total = add(*logits)
+        if not any(expr.op is None for expr in definition(total)):
+            raise ConfigError(
+                "model.nodes: the logit is the same for every row, since no head reads the row. "
+                "Let one read 'fields'."
+            )
         self.degree = total.degree
         self._program = Program(total, wanted)
         self._terms = terms_of(logits, factor=1 / len(logits) if combine == "mean" else 1.0)

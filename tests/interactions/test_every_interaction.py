@@ -105,7 +105,7 @@ def test_a_compiled_layer_gives_the_same_values(name: str, draw: Callable[..., T
 
 
 def test_its_docstring_says_shape_paper_and_difference(name: str) -> None:
-    function = interactions._catalog._function(name)
+    function = interactions._catalog.function_of(name)
     told = inspect.getdoc(function) or ""
     for part in ("Shape: ``(B, ", "Paper: ", "Differs from the paper: ", ">>> "):
         assert part in told, part

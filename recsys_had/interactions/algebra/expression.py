@@ -117,12 +117,21 @@ class Expr:
 
     __rmul__ = __mul__
 
-    def __add__(self, other: "Expr") -> "Expr":
+    def __add__(self, other: "Expr | float") -> "Expr":
+        if isinstance(other, int | float):
+            return _shifted(self, float(other))
         return add(self, other) if isinstance(other, Expr) else NotImplemented
 
-    def __sub__(self, other: "Expr") -> "Expr":
+    __radd__ = __add__
+
+    def __sub__(self, other: "Expr | float") -> "Expr":
+        if isinstance(other, int | float):
+            return _shifted(self, -float(other))
         is_expr = isinstance(other, Expr)
         return _combined(Subtract(), self, other) if is_expr else NotImplemented
+
+    def __rsub__(self, other: float) -> "Expr":
+        return _shifted(-self, float(other)) if isinstance(other, int | float) else NotImplemented
 
     def __neg__(self) -> "Expr":
         return _scaled(self, -1.0)
@@ -191,6 +200,10 @@ def _scaled(x: Expr, factor: float) -> Expr:
     return Expr(Scale(factor), (x,), x.shape, x.degree, Flops(other=math.prod(x.shape)))
 
 
+def _shifted(x: Expr, constant: float) -> Expr:
+    return Expr(Shift(constant), (x,), x.shape, x.degree, Flops(other=math.prod(x.shape)))
+
+
 def _broadcast(name: str, first: Expr, second: Expr) -> Shape:
     pairs = list(zip(first.shape, second.shape, strict=True))
     if any(a != b and 1 not in (a, b) for a, b in pairs):
@@ -242,6 +255,20 @@ class Scale(Op):
     def forward(self, x: Tensor) -> Tensor:
         """Multiplies."""
         return x * self.factor
+
+
+class Shift(Op):
+    """Adds a number that is not learned."""
+
+    tokenwise = True
+
+    def __init__(self, constant: float) -> None:
+        super().__init__()
+        self.constant = constant
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Adds."""
+        return x + self.constant
 
 
 class _Slice(Op):

@@ -53,6 +53,8 @@ def lin(
     """
     if uniform and (std is not None or not isinstance(bias, bool)):
         raise ValueError("lin: what begins uniform has no std, and no number its bias begins at.")
+    if std is not None and std < 0:
+        raise ValueError(f"lin: std must be at least 0; got {std}.")
     if out is not None and out < 1:
         raise ValueError(f"out must be at least 1; got {out}.")
     if rank is not None and rank < 1:

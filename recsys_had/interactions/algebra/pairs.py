@@ -41,6 +41,8 @@ def outer(first: Expr, second: Expr, keep: Literal["all", "upper"] | Pairs = "al
             f"outer: must be of the same width; got {first.num_channels} and "
             f"{second.num_channels} channels."
         )
+    if not isinstance(keep, tuple) and keep not in ("all", "upper"):
+        raise ValueError(f"outer: keep must be 'all', 'upper' or places of pairs; got {keep!r}.")
     if keep != "all" and rows not in (columns, columns - 1):
         raise ValueError(
             f"outer: the upper pairs are of one list of tokens; got {rows} and {columns} tokens."

@@ -127,9 +127,17 @@ def constant(num_tokens: int, num_channels: int, *, std: float = 0.0, mean: floa
         std: standard deviation of the initial values.
         mean: their mean.
 
+    Raises:
+        ValueError: a size below 1, or a deviation below 0.
+
     >>> constant(3, 4).degree
     0
     """
+    if min(num_tokens, num_channels) < 1 or std < 0:
+        raise ValueError(
+            "constant: must be of one token and channel or more, and of no negative deviation; got "
+            f"({num_tokens}, {num_channels}), std {std}."
+        )
     op = Constant(torch.randn(num_tokens, num_channels) * std + mean)
     return Expr(op, (), (num_tokens, num_channels), 0)
 

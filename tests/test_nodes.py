@@ -1,0 +1,156 @@
+"""Nodes as they are written: over a definition's, in chains, as formulas; what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from recsys_had.config import ModelConfig
+from recsys_had.errors import ConfigError
+from recsys_had.experiment_file import load_experiment
+from recsys_had.model.graph import InteractionGraph
+from recsys_had.nodes import NodeConfig
+
+HEAD = "dataset: frappe\nmodel:\n"
+
+
+def model_of(folder: Path, text: str) -> ModelConfig:
+    path = folder / "e.yaml"
+    path.write_text(HEAD + text)
+    return load_experiment(path).model
+
+
+def problems_of(folder: Path, text: str) -> list[str]:
+    with pytest.raises(ConfigError) as told:
+        model_of(folder, text)
+    return [problem.replace(f"{folder}/", "") for problem in told.value.problems]
+
+
+def test_a_chain_takes_the_place_of_a_definitions_node(tmp_path: Path) -> None:
+    nodes = model_of(tmp_path, "  definition: deepfm\n  nodes: {deep: [senet, mlp]}\n").nodes
+    assert nodes["deep"].inputs == ("deep_senet",)
+    assert list(nodes).index("deep_senet") < list(nodes).index("deep")
+
+
+def test_a_definitions_node_may_read_a_new_one(tmp_path: Path) -> None:
+    text = "  definition: deepfm\n  nodes: {gated: senet, deep: {inputs: [gated]}}\n"
+    nodes = model_of(tmp_path, text).nodes
+    assert nodes["deep"].inputs == ("gated",)
+    assert nodes["deep"].layer == "mlp"
+
+
+def test_a_formula_takes_the_place_of_a_definitions_layer(tmp_path: Path) -> None:
+    text = "  definition: deepfm\n  nodes: {deep: {formula: 'lin(x, out=width)', width: 3}}\n"
+    node = model_of(tmp_path, text).nodes["deep"]
+    assert node.to_mapping() == {
+        "layer": "formula", "inputs": ["fields"], "formula": "lin(x, out=width)", "width": 3,
+    }  # fmt: skip
+
+
+def test_values_of_a_definitions_formula_go_with_it(tmp_path: Path) -> None:
+    text = "  definition: fibinet\n  nodes: {gated_pairs: {inputs: pairs, formula: relu(pairs)}}\n"
+    assert "reduction_ratio" not in model_of(tmp_path, text).nodes["gated_pairs"].options
+
+
+def test_a_formula_may_be_a_link_of_a_chain(tmp_path: Path) -> None:
+    nodes = model_of(tmp_path, "  nodes:\n    a: [senet, {formula: lin(x)}, mlp]\n").nodes
+    assert [(name, node.layer) for name, node in nodes.items()] == [
+        ("a_senet", "senet"), ("a_formula", "formula"), ("a", "mlp"),
+    ]  # fmt: skip
+
+
+def test_a_formulas_value_may_be_a_list(tmp_path: Path) -> None:
+    text = "  nodes: {a: {formula: 'mlp(x, hidden_units=widths)', widths: [8, 4]}}\n"
+    node = model_of(tmp_path, text).nodes["a"]
+    assert node.options["widths"] == (8, 4)
+    assert node.to_mapping()["widths"] == [8, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "  definition: fibinet\n  nodes: {gated_pairs: {reduction_ration: 9}}\n",
+            "e.yaml:4: gated_pairs.reduction_ration: the formula does not read it. Did you mean "
+            "'reduction_ratio'?",
+        ),
+        (
+            "  nodes:\n    pairs: bilinear\n    a: {formula: lin(x), input: pairs}\n",
+            "e.yaml:5: a.input: the formula does not read it. Did you mean 'inputs'?",
+        ),
+        (
+            "  nodes:\n    pairs: bilinear\n"
+            "    a: {formula: lin(fields), inputs: [fields, pairs]}\n",
+            "e.yaml:5: a.inputs: the formula does not read 'pairs'. Leave it out.",
+        ),
+        (
+            "  nodes:\n    a: [senet, mlp]\n    a_senet: bilinear\n",
+            "e.yaml:5: a_senet: the chain 'a' has a link of this name. Give one of them another.",
+        ),
+        (
+            "  nodes: {a: [senet, {mlp: 5}]}\n",
+            "e.yaml:3: a: what mlp is given must be a mapping of options to values; got 5.",
+        ),
+        (
+            "  nodes: {a: [senet, {mlp: [400]}]}\n",
+            "e.yaml:3: a: what mlp is given must be a mapping of options to values; got [400].",
+        ),
+        ("  nodes: {a: []}\n", "e.yaml:3: a: a chain must be of one layer or more."),
+        (
+            "  nodes: {a: {layer: [mlp]}}\n",
+            "e.yaml:3: a.layer: must be a layer's name; got ['mlp'].",
+        ),
+        (
+            "  nodes: {a: {layer: {mlp: 1}}}\n",
+            "e.yaml:3: a.layer: must be a layer's name; got {'mlp': 1}.",
+        ),
+        (
+            "  nodes: {\u00b5: fm}\n",
+            "e.yaml:3: \u00b5: a node's name must be an identifier other than fields, dense and "
+            "joint. Rename it.",
+        ),
+        (
+            "  definition: deepfm\n"
+            "  nodes: {a: {layer: mlp, inputs: b}, b: {layer: mlp, inputs: a}}\n",
+            "e.yaml:4: a.inputs: 'b' is no node above it. Known: deep,",
+        ),
+        (
+            "  definition: deepfm\n  nodes: {deep: {inputs: deep}}\n",
+            "e.yaml:4: deep.inputs: 'deep' is no node above it.",
+        ),
+    ],
+)
+def test_a_wrong_node_is_told_with_file_and_line(tmp_path: Path, text: str, problem: str) -> None:
+    assert any(told.startswith(problem) for told in problems_of(tmp_path, text)), problems_of(
+        tmp_path, text
+    )
+
+
+def refused(**nodes: NodeConfig) -> str:
+    with pytest.raises(ConfigError) as told:
+        InteractionGraph(nodes=nodes, sources={"fields": (3, 4), "more": (3, 8)})
+    return str(told.value)
+
+
+def test_a_logit_that_reads_no_row_is_refused() -> None:
+    constant = NodeConfig(layer="formula", options={"formula": "constant(3, 4)"})
+    assert refused(a=constant) == (
+        "model.nodes: the logit is the same for every row, since no head reads the row. Let one "
+        "read 'fields'."
+    )
+
+
+def test_inputs_that_were_joined_flat_are_told_where_a_layer_refuses_them() -> None:
+    told = refused(a=NodeConfig(layer="fm", inputs=("fields", "more")))
+    assert told.endswith("Its inputs are of the widths 4, 8, so they were joined to one flat row.")
+
+
+def test_a_layer_larger_than_memory_is_told() -> None:
+    told = refused(a=NodeConfig(layer="mlp", options={"hidden_units": (10**13,)}))
+    assert told.startswith("model.nodes.a: cannot be made: ")
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize("layer", ["cross_net", "star"])
+def test_more_layers_than_anybody_waits_for_are_refused(layer: str) -> None:
+    told = refused(a=NodeConfig(layer=layer, options={"num_layers": 10**9}))
+    assert told == f"model.nodes.a: {layer}: num_layers must be at most 1000; got 1000000000."
