@@ -76,9 +76,10 @@ types: build/check ## mypy, strict
 imports: build/check ## who may import whom
 	cd build/check && PYTHONPATH=. ../../$(BIN)/lint-imports --no-cache --config ../../pyproject.toml
 
-docs: $(STAMP) ## write docs/interactions.md from the code
+docs: $(STAMP) ## write docs/interactions.md, and the functions in docs/models.md, from the code
 	mkdir -p docs
 	$(BIN)/python -m recsys_had.interactions.document > docs/interactions.md
+	$(BIN)/python -m recsys_had.interactions.formula_document docs/models.md
 
 bench: $(STAMP) ## throughput of the training loop against the bare module
 	$(BIN)/python tests/benchmarks/loop.py

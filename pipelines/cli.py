@@ -19,7 +19,7 @@ _COMMANDS = {
     "prune": "Leave out a run's weakest pairs of fields, and measure what that costs and saves.",
     "serve": "Score raw rows over HTTP with a run, for tests and staging.",
     "novelty": "Fit how unlike the training rows a scored row is told to be.",
-    "export": "Write a run's embedding tables as plain files.",
+    "export": "Write a run for other programs: tables, bundle, torch-export or onnx.",
     "describe": "Show a model's nodes, parameters and cost.",
     "plan": "Show where the tables would lie on a cluster, without one.",
     "benchmark": "Train several experiments, several seeds each, and compare them.",

@@ -9,8 +9,8 @@ _HEAD = """\
 Written by `make docs` from the code; a test fails when it is out of date. F fields of width D;
 degree, learned numbers and operations a row (multiplications and additions of the forward pass)
 are derived from each interaction's expression, at its default options. An interaction that is no
-polynomial in the embeddings has no degree. In a config a node names its interaction and sets its
-options; see the README.
+polynomial in the embeddings has no degree. A node of a config names its interaction and sets its
+options, and a formula may call any of them: [models.md](models.md).
 """
 _DOMAINS = {
     "higher-order": "Correlations of two fields, of three, of many.",

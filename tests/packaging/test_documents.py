@@ -4,6 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+
+from recsys_had.interactions import names
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("datasets/*/*.md")])
@@ -27,3 +30,19 @@ def test_there_are_documents_and_links_to_look_at() -> None:
     assert len(DOCUMENTS) > 12
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(LINK.findall(readme)) > 5
+
+
+def test_the_readme_counts_what_there_is() -> None:
+    definitions_on: dict[str, set[str]] = {}
+    for path in ROOT.glob("configs/*.yaml"):
+        experiment = yaml.safe_load(path.read_text(encoding="utf-8"))
+        on = definitions_on.setdefault(experiment["dataset"], set())
+        on.add(experiment["model"]["definition"])
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (\w+) \| (.*) \|$", readme, re.MULTILINE))
+    told = {name: int(count) for count, name in re.findall(r"(\d+) on (\w+)", rows["models"])}
+    assert told == {name: len(definitions) for name, definitions in definitions_on.items()}
+    assert rows["models"].startswith(f"{len([*ROOT.glob('configs/models/*.yaml')])} definitions ")
+    assert rows["interactions"].startswith(f"{len(names())} in four domains")
+    cards = {path.parent.name for path in ROOT.glob("datasets/*/dataset.yaml")}
+    assert set(rows["datasets"].split(", ")) == cards

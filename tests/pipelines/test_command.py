@@ -8,6 +8,8 @@ import click
 import pytest
 from click.testing import CliRunner
 from recsys_had.pipelines._command import Result, recsys_had_command
+from recsys_had.pipelines.cli import main
+from recsys_had.pipelines.export import KINDS
 
 from recsys_had.errors import DataError
 
@@ -121,3 +123,9 @@ def test_list_names_each_with_one_line(cli, what: str) -> None:
 
 def test_listing_something_else_is_refused(cli) -> None:
     assert cli("list", "models").code == 2
+
+
+def test_the_list_of_commands_names_all_that_export_writes() -> None:
+    told = CliRunner().invoke(main, ["--help"], terminal_width=200).stdout
+    (line,) = [line for line in told.splitlines() if line.split()[:1] == ["export"]]
+    assert [kind for kind in KINDS if kind not in line] == []
