@@ -8,6 +8,7 @@ import yaml
 
 from recsys_had.nodes import NodeConfig
 from recsys_had.numeric_config import NumericConfig
+from recsys_had.yaml_loader import RESOLVERS
 
 Positive = Annotated[float, pydantic.Field(gt=0)]
 NotNegative = Annotated[float, pydantic.Field(ge=0)]
@@ -391,7 +392,10 @@ class Experiment(_Model):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes text of several lines, a formula, as it was written."""
+    """Writes text of several lines, a formula, as it was written.
+
+    What YAML 1.1 or 1.2 takes for something else stands in quotes.
+    """
 
 
 def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
@@ -400,6 +404,8 @@ def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _text)
+for _resolver in RESOLVERS:
+    _Dumper.add_implicit_resolver(*_resolver)
 
 
 def _flatten(content: dict[str, Any], prefix: str = "") -> dict[str, str]:

@@ -18,6 +18,7 @@ from recsys_had.nodes import SOURCES, resolve_nodes
 from recsys_had.numeric_config import NumericConfig, resolve_numeric
 from recsys_had.schema import DatasetCard, load_card
 from recsys_had.suggest import nearest
+from recsys_had.yaml_loader import Loader
 from recsys_had.yamlfile import KeyPath, YamlDocument, read_yaml, validation_problems
 
 _SETTLED_FIRST = {
@@ -262,16 +263,9 @@ def _parse_override(text: str) -> tuple[tuple[str, ...], Any]:
             f"override '{text}': must be KEY=VALUE. Write for example train.epochs=3."
         )
     try:
-        return tuple(key.split(".")), _number(yaml.safe_load(value))
+        return tuple(key.split(".")), yaml.load(value, Loader=Loader)
     except yaml.YAMLError as cause:
         raise ConfigError(f"override '{text}': the value is not valid YAML.") from cause
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads ``1e-3`` as text; a person means a number."""
-    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
-        return float(value)
-    return value
 
 
 def _set(content: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:

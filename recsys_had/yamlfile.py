@@ -13,20 +13,9 @@ import yaml
 
 from recsys_had.errors import RecsysHadError
 from recsys_had.suggest import nearest
+from recsys_had.yaml_loader import Loader
 
 KeyPath = tuple[str | int, ...]
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's truths: a column named ``on`` or ``no`` is a text."""
-
-
-_TRUTHS = "tag:yaml.org,2002:bool"
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != _TRUTHS]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(_TRUTHS, re.compile("^(?:true|false|True|False)$"), list("tfTF"))
 
 
 @dataclass(frozen=True)
@@ -85,8 +74,8 @@ def parse_yaml(
     2
     """
     try:
-        root = yaml.compose(text, Loader=_Loader)
-        content = yaml.load(text, Loader=_Loader)
+        root = yaml.compose(text, Loader=Loader)
+        content = yaml.load(text, Loader=Loader)
     except yaml.MarkedYAMLError as cause:
         line = "" if cause.problem_mark is None else f":{cause.problem_mark.line + 1}"
         raise error(f"{path}{line}: is not valid YAML: {cause.problem}.") from cause

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from recsys_had.config import Experiment
 from recsys_had.errors import ConfigError, SchemaError
@@ -92,6 +93,33 @@ def test_overrides_are_yaml_values_and_small_numbers_are_numbers() -> None:
     )
     assert found.train.learning_rate == 1e-4
     assert found.model.nodes["deep"].options["hidden_units"] == (8, 4)
+
+
+def test_an_override_is_read_as_a_value_of_a_file_is(tmp_path: Path) -> None:
+    text = HEAD + "  nodes: {fm: {layer: fm, inputs: g}}\n  groups: {g: [on]}\n"
+    groups = experiment(tmp_path, text, "model.groups={g: [no, 1:30]}").model.groups
+    assert groups == {"g": ("no", "1:30")}
+    found = experiment(tmp_path, text, "train.epochs=010", "train.batch_size=1e3").train
+    assert (found.epochs, found.batch_size) == (10, 1000)
+    words = ("train.compile=on", "train.pipeline=no")
+    found = experiment(tmp_path, text, *words).train
+    assert (found.compile, found.pipeline) == (True, False)
+
+
+def test_a_small_number_of_a_file_is_a_number(tmp_path: Path) -> None:
+    text = HEAD + "  nodes: {deep: {layer: mlp, dropout: 1e-1}}\n"
+    assert experiment(tmp_path, text).model.nodes["deep"].options == {"dropout": 0.1}
+
+
+@pytest.mark.parametrize("told", ["1e-3", "08", "0o17", "010", "1:30", "on", "2024-01-01", "="])
+def test_a_text_that_looks_like_something_else_is_saved_as_a_text(
+    tmp_path: Path, told: str
+) -> None:
+    first = experiment(tmp_path, f"description: '{told}'\n" + HEAD + "  nodes: [fm]\n")
+    again = experiment(tmp_path, first.to_yaml())
+    assert again.description == told
+    assert yaml.safe_load(first.to_yaml())["description"] == told
+    assert first.flat()["description"] == told
 
 
 def test_settings_are_flat_for_tracking() -> None:

@@ -111,6 +111,34 @@ def test_a_column_named_on_or_no_is_a_text() -> None:
     assert content == {"on": {"no": "yes"}, "flag": True, "other": False}
 
 
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("010", 10),
+        ("-08", -8),
+        ("0o17", 15),
+        ("0x1F", 31),
+        ("1_000", 1000),
+        ("1:30", "1:30"),
+        ("12:30:00", "12:30:00"),
+        ("1:30.5", "1:30.5"),
+        ("1e-3", 0.001),
+        ("1E5", 1e5),
+        ("-1.5e3", -1500.0),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("-.inf", float("-inf")),
+        ("1e", "1e"),
+        ("1.2.3", "1.2.3"),
+        ("-1-2", "-1-2"),
+        ("inf", "inf"),
+    ],
+)
+def test_numbers_are_those_of_yaml_1_2(written: str, value: object) -> None:
+    found = parse_yaml(f"a: {written}").content["a"]
+    assert (type(found), found) == (type(value), value)
+
+
 def test_the_nearest_name_is_found_whatever_its_case() -> None:
     assert nearest("C1", ["c1", "c2"]) == " Did you mean 'c1'?"
     assert nearest("C1", [""]) == ""
