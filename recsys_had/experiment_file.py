@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
-import yaml
 
 from recsys_had.bundled import configs_dir
 from recsys_had.config import Experiment, LossConfig, ModelConfig, ShardingConfig, TrainConfig
@@ -18,8 +17,7 @@ from recsys_had.nodes import SOURCES, resolve_nodes
 from recsys_had.numeric_config import NumericConfig, resolve_numeric
 from recsys_had.schema import DatasetCard, load_card
 from recsys_had.suggest import nearest
-from recsys_had.yaml_loader import Loader
-from recsys_had.yamlfile import KeyPath, YamlDocument, read_yaml, validation_problems
+from recsys_had.yamlfile import KeyPath, YamlDocument, parse_value, read_yaml, validation_problems
 
 _SETTLED_FIRST = {
     ("dataset",),
@@ -262,10 +260,7 @@ def _parse_override(text: str) -> tuple[tuple[str, ...], Any]:
         raise ConfigError(
             f"override '{text}': must be KEY=VALUE. Write for example train.epochs=3."
         )
-    try:
-        return tuple(key.split(".")), yaml.load(value, Loader=Loader)
-    except yaml.YAMLError as cause:
-        raise ConfigError(f"override '{text}': the value is not valid YAML.") from cause
+    return tuple(key.split(".")), parse_value(value, place=f"override '{text}'", error=ConfigError)
 
 
 def _set(content: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:

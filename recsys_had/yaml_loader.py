@@ -1,8 +1,10 @@
 """YAML's plain values as version 1.2 reads them: fewer texts are taken for something else."""
 
 import re
+from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 _TRUTH, _WHOLE, _NUMBER = (f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float"))
 
@@ -24,6 +26,13 @@ RESOLVERS = (
     ),
 )
 
+_KINDS = {
+    _TRUTH: "truth",
+    _WHOLE: "whole number",
+    _NUMBER: "number",
+    "tag:yaml.org,2002:timestamp": "date",
+}
+
 
 class Loader(yaml.SafeLoader):
     """Reads ``on``, ``no`` and ``1:30`` as texts, ``010`` as ten and ``1e-3`` as a number.
@@ -33,6 +42,19 @@ class Loader(yaml.SafeLoader):
     >>> yaml.load("[on, 1:30, 010, 1e-3]", Loader=Loader)
     ['on', '1:30', 10, 0.001]
     """
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Makes the value of a node.
+
+        Raises:
+            ConstructorError: it is written as a date or a number and is none.
+        """
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, ArithmeticError, AttributeError) as cause:
+            kind = _KINDS.get(node.tag, "value of its tag")
+            told = f"{str(node.value)[:40]!r} is no {kind}. Put it in quotes if it is text"
+            raise ConstructorError(None, None, told, node.start_mark) from cause
 
 
 def _whole(loader: Loader, node: yaml.ScalarNode) -> int:

@@ -3,13 +3,14 @@
 import datetime
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pydantic
 import yaml
+from yaml.reader import ReaderError
 
 from recsys_had.errors import RecsysHadError
 from recsys_had.suggest import nearest
@@ -73,26 +74,61 @@ def parse_yaml(
     >>> parse_yaml("a: 1\nb: {c: 2}").lines[("b", "c")]
     2
     """
-    try:
-        root = yaml.compose(text, Loader=Loader)
-        content = yaml.load(text, Loader=Loader)
-    except yaml.MarkedYAMLError as cause:
-        line = "" if cause.problem_mark is None else f":{cause.problem_mark.line + 1}"
-        raise error(f"{path}{line}: is not valid YAML: {cause.problem}.") from cause
-    except yaml.YAMLError as cause:
-        raise error(f"{path}: is not valid YAML: {cause}.") from cause
+    content, lines = _read(text, lambda line: f"{path}:{line}", error)
     if not isinstance(content, dict):
         raise error(f"{path}: must be a mapping of keys to values; got {_in_words(content)}.")
-    lines: dict[KeyPath, int] = {}
-    repeated: list[str] = []
-    _index_lines(root, (), lines, repeated)
-    if repeated:
-        raise error([f"{path}:{problem}" for problem in repeated])
     return YamlDocument(path=path, content=content, lines=lines)
 
 
+def parse_value(text: str, *, place: str, error: type[RecsysHadError] = RecsysHadError) -> Any:
+    """Parses a value that stands in no file, in the manner of :func:`parse_yaml`.
+
+    Args:
+        text: the value.
+        place: where it stands, as errors shall name it.
+        error: the kind of error.
+
+    Raises:
+        RecsysHadError: (or the child given as ``error``) as :func:`parse_yaml` does.
+
+    >>> parse_value("[8, on]", place="override")
+    [8, 'on']
+    """
+    return _read(text, lambda line: place, error)[0]
+
+
+def _read(
+    text: str, place: Callable[[int], str], error: type[RecsysHadError]
+) -> tuple[Any, dict[KeyPath, int]]:
+    """What a text holds, and the line of each key; ``place`` names a line to the user."""
+    lines: dict[KeyPath, int] = {}
+    problems: list[tuple[int, str]] = []
+    line = 1
+    try:
+        loader = Loader(text)
+        try:
+            root = loader.get_single_node()
+        finally:
+            line = loader.line + 1
+        _index_lines(root, (), lines, problems)
+        content = None if problems or root is None else loader.construct_document(root)
+    except ReaderError as cause:
+        line = text.count("\n", 0, cause.position) + 1
+        told = f"the character {chr(cause.character)!r} is not allowed"
+        raise error(f"{place(line)}: is not valid YAML: {told}.") from cause
+    except yaml.MarkedYAMLError as cause:
+        line = line if cause.problem_mark is None else cause.problem_mark.line + 1
+        raise error(f"{place(line)}: is not valid YAML: {cause.problem}.") from cause
+    except (ValueError, OverflowError) as cause:
+        told = "an escape stands for no character"
+        raise error(f"{place(line)}: is not valid YAML: {told}.") from cause
+    if problems:
+        raise error([f"{place(line)}: {problem}" for line, problem in problems])
+    return content, lines
+
+
 def _index_lines(
-    node: yaml.Node | None, at: KeyPath, lines: dict[KeyPath, int], repeated: list[str]
+    node: yaml.Node | None, at: KeyPath, lines: dict[KeyPath, int], problems: list[tuple[int, str]]
 ) -> None:
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
@@ -100,14 +136,14 @@ def _index_lines(
             key = key_node.value
             line = key_node.start_mark.line + 1
             if key in seen:
-                repeated.append(f"{line}: {key}: the key stands twice. Keep one of them.")
+                problems.append((line, f"{key}: the key stands twice. Keep one of them."))
             seen.add(key)
             lines[(*at, key)] = line
-            _index_lines(value_node, (*at, key), lines, repeated)
+            _index_lines(value_node, (*at, key), lines, problems)
     elif isinstance(node, yaml.SequenceNode):
         for position, value_node in enumerate(node.value):
             lines[(*at, position)] = value_node.start_mark.line + 1
-            _index_lines(value_node, (*at, position), lines, repeated)
+            _index_lines(value_node, (*at, position), lines, problems)
 
 
 class PlacedError(ValueError):

@@ -244,7 +244,21 @@ def test_a_wrong_experiment_is_told_with_file_and_line(
             "Did you mean 'model.nodes.deep.OPTION'?",
         ),
         ("epochs", "override 'epochs': must be KEY=VALUE. Write for example train.epochs=3."),
-        ("train.epochs=[1", "override 'train.epochs=[1': the value is not valid YAML."),
+        (
+            "train.epochs=[1",
+            "override 'train.epochs=[1': is not valid YAML: expected ',' or ']', but got "
+            "'<stream end>'.",
+        ),
+        (
+            "train.epochs=2024-13-45",
+            "override 'train.epochs=2024-13-45': is not valid YAML: '2024-13-45' is no date. "
+            "Put it in quotes if it is text.",
+        ),
+        (
+            "train.loss={kind: bce, kind: focal}",
+            "override 'train.loss={kind: bce, kind: focal}': kind: the key stands twice. "
+            "Keep one of them.",
+        ),
         ("train.epochs=0", "override: train.epochs: must be at least 1; got 0."),
         (
             "train.learning_rate=.inf",

@@ -62,6 +62,29 @@ def test_text_that_is_no_yaml_is_refused_with_its_line() -> None:
         parse_yaml("a: 1\n\tb: 2\n", path="x.yaml", error=ConfigError)
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("2024-13-45", "'2024-13-45' is no date. Put it in quotes if it is text."),
+        ("!!int abc", "'abc' is no whole number. Put it in quotes if it is text."),
+        ("!!int ''", "'' is no whole number. Put it in quotes if it is text."),
+        ("[1, !!float abc]", "'abc' is no number. Put it in quotes if it is text."),
+        ("!!bool abc", "'abc' is no truth. Put it in quotes if it is text."),
+        ("!!timestamp abc", "'abc' is no date. Put it in quotes if it is text."),
+        (r'"\UFFFFFFFF"', "an escape stands for no character."),
+        ("\0", r"the character '\x00' is not allowed."),
+        ("[a]: b", "mapping values are not allowed here."),
+        ("*b", "found undefined alias 'b'."),
+    ],
+)
+def test_a_value_that_is_not_what_it_is_written_as_is_told_with_its_line(
+    value: str, told: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml(f"a: 1\nb: {value}\n", path="x.yaml", error=ConfigError)
+    assert str(caught.value) == f"x.yaml:2: is not valid YAML: {told}"
+
+
 def test_a_list_is_no_mapping() -> None:
     with pytest.raises(
         ConfigError, match=r"^x\.yaml: must be a mapping of keys to values; got \[1\]\.$"
