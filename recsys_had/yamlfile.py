@@ -18,6 +18,12 @@ from recsys_had.yaml_loader import Loader
 
 KeyPath = tuple[str | int, ...]
 
+# Far more than a file of this project has a use for.
+_MOST_VALUES = 100_000
+_MOST_LEVELS = 100
+_TOO_MANY = f"more than {_MOST_VALUES:,} values, those of aliases included. Write fewer."
+_TOO_DEEP = f"more than {_MOST_LEVELS} levels of nesting. Write fewer."
+
 
 @dataclass(frozen=True)
 class YamlDocument:
@@ -101,8 +107,7 @@ def _read(
     text: str, place: Callable[[int], str], error: type[RecsysHadError]
 ) -> tuple[Any, dict[KeyPath, int]]:
     """What a text holds, and the line of each key; ``place`` names a line to the user."""
-    lines: dict[KeyPath, int] = {}
-    problems: list[tuple[int, str]] = []
+    index = _Index()
     line = 1
     try:
         loader = Loader(text)
@@ -110,8 +115,9 @@ def _read(
             root = loader.get_single_node()
         finally:
             line = loader.line + 1
-        _index_lines(root, (), lines, problems)
-        content = None if problems or root is None else loader.construct_document(root)
+        if root is not None:
+            index.add(root, (), line=1)
+        content = None if index.problems or root is None else loader.construct_document(root)
     except ReaderError as cause:
         line = text.count("\n", 0, cause.position) + 1
         told = f"the character {chr(cause.character)!r} is not allowed"
@@ -122,28 +128,59 @@ def _read(
     except (ValueError, OverflowError) as cause:
         told = "an escape stands for no character"
         raise error(f"{place(line)}: is not valid YAML: {told}.") from cause
-    if problems:
-        raise error([f"{place(line)}: {problem}" for line, problem in problems])
-    return content, lines
+    except RecursionError as cause:
+        raise error(f"{place(line)}: {_TOO_DEEP}") from cause
+    if index.problems:
+        # What an alias repeats is wrong once.
+        once = dict.fromkeys(f"{place(line)}: {problem}" for line, problem in index.problems)
+        raise error(list(once))
+    return content, index.lines
 
 
-def _index_lines(
-    node: yaml.Node | None, at: KeyPath, lines: dict[KeyPath, int], problems: list[tuple[int, str]]
-) -> None:
-    if isinstance(node, yaml.MappingNode):
+class _Index:
+    """The line of each key, and what is wrong with the nodes, aliases written out."""
+
+    def __init__(self) -> None:
+        self.lines: dict[KeyPath, int] = {}
+        self.problems: list[tuple[int, str]] = []
+        self._num_values = 0
+        self._above: set[int] = set()
+
+    def add(self, node: yaml.Node, at: KeyPath, line: int) -> None:
+        self._num_values += 1
+        if self._num_values > _MOST_VALUES:
+            if self._num_values == _MOST_VALUES + 1:
+                self.problems.append((self.lines[at[:1]], f"{at[0]}: {_TOO_MANY}"))
+        elif id(node) in self._above:
+            name = ".".join(map(str, at))
+            told = "is an alias of what it stands in. Write out what it shall hold."
+            self.problems.append((line, f"{name}: {told}"))
+        elif len(at) > _MOST_LEVELS:
+            self.problems.append((line, _TOO_DEEP))
+        else:
+            self._above.add(id(node))
+            if isinstance(node, yaml.MappingNode):
+                self._add_mapping(node, at)
+            elif isinstance(node, yaml.SequenceNode):
+                self._add_list(node, at)
+            self._above.remove(id(node))
+
+    def _add_list(self, node: yaml.SequenceNode, at: KeyPath) -> None:
+        for position, value_node in enumerate(node.value):
+            line = value_node.start_mark.line + 1
+            self.lines[(*at, position)] = line
+            self.add(value_node, (*at, position), line)
+
+    def _add_mapping(self, node: yaml.MappingNode, at: KeyPath) -> None:
         seen: set[str] = set()
         for key_node, value_node in node.value:
             key = key_node.value
             line = key_node.start_mark.line + 1
             if key in seen:
-                problems.append((line, f"{key}: the key stands twice. Keep one of them."))
+                self.problems.append((line, f"{key}: the key stands twice. Keep one of them."))
             seen.add(key)
-            lines[(*at, key)] = line
-            _index_lines(value_node, (*at, key), lines, problems)
-    elif isinstance(node, yaml.SequenceNode):
-        for position, value_node in enumerate(node.value):
-            lines[(*at, position)] = value_node.start_mark.line + 1
-            _index_lines(value_node, (*at, position), lines, problems)
+            self.lines[(*at, key)] = line
+            self.add(value_node, (*at, key), line)
 
 
 class PlacedError(ValueError):

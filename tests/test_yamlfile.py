@@ -1,5 +1,6 @@
 """YAML with a memory of its lines."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -83,6 +84,48 @@ def test_a_value_that_is_not_what_it_is_written_as_is_told_with_its_line(
     with pytest.raises(ConfigError) as caught:
         parse_yaml(f"a: 1\nb: {value}\n", path="x.yaml", error=ConfigError)
     assert str(caught.value) == f"x.yaml:2: is not valid YAML: {told}"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: 1\nmodel: &m\n  nodes: *m\n", "x.yaml:3: model.nodes"),
+        ("a: &m {<<: *m}\n", "x.yaml:1: a.<<"),
+        ("a:\n  - &m [1, *m]\n", "x.yaml:2: a.0.1"),
+    ],
+)
+def test_an_alias_of_what_it_stands_in_is_refused(text: str, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml(text, path="x.yaml", error=ConfigError)
+    why = "is an alias of what it stands in. Write out what it shall hold."
+    assert str(caught.value) == f"{told}: {why}"
+
+
+@pytest.mark.parametrize("of", ["[{}]", "{{<<: [{}]}}"])
+def test_aliases_that_multiply_are_refused(of: str) -> None:
+    """Ten of ten of ten: a few lines that stand for a thousand million values."""
+    lines = ["a0: &a0 {k: 1}"]
+    for level in range(1, 10):
+        several = ", ".join([f"*a{level - 1}"] * 10)
+        lines.append(f"a{level}: &a{level} {of.format(several)}")
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml("\n".join(lines), path="x.yaml", error=ConfigError)
+    (told,) = caught.value.problems
+    values = "more than 100,000 values, those of aliases included. Write fewer."
+    assert re.fullmatch(rf"x\.yaml:[56]: a[45]: {values}", told)
+
+
+def test_an_alias_may_be_used_often() -> None:
+    content = parse_yaml("a: &a {b: 1}\nc: [*a, *a]\nd: {<<: *a, e: 2}").content
+    assert content == {"a": {"b": 1}, "c": [{"b": 1}] * 2, "d": {"b": 1, "e": 2}}
+
+
+@pytest.mark.parametrize("levels", [101, 5000])
+def test_nesting_has_bounds(levels: int) -> None:
+    text = f"a: 1\nb: {'[' * levels}{']' * levels}\n"
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml(text, path="x.yaml", error=ConfigError)
+    assert str(caught.value) == "x.yaml:2: more than 100 levels of nesting. Write fewer."
 
 
 def test_a_list_is_no_mapping() -> None:
