@@ -24,6 +24,13 @@ _MOST_LEVELS = 100
 _TOO_MANY = f"more than {_MOST_VALUES:,} values, those of aliases included. Write fewer."
 _TOO_DEEP = f"more than {_MOST_LEVELS} levels of nesting. Write fewer."
 
+_KEYS = {"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"}
+_NO_KEYS = {
+    "tag:yaml.org,2002:null": "nothing",
+    "tag:yaml.org,2002:seq": "a list",
+    "tag:yaml.org,2002:map": "a mapping",
+}
+
 
 @dataclass(frozen=True)
 class YamlDocument:
@@ -75,7 +82,7 @@ def parse_yaml(
 
     Raises:
         RecsysHadError: (or the child given as ``error``) the text is not YAML, is not a
-            mapping, or repeats a key.
+            mapping, repeats a key or has one that is no text.
 
     >>> parse_yaml("a: 1\nb: {c: 2}").lines[("b", "c")]
     2
@@ -176,6 +183,10 @@ class _Index:
         for key_node, value_node in node.value:
             key = key_node.value
             line = key_node.start_mark.line + 1
+            if key_node.tag not in _KEYS:
+                got = _NO_KEYS.get(key_node.tag, str(key))
+                self.problems.append((line, f"a key must be text; got {got}. Put it in quotes."))
+                continue
             if key in seen:
                 self.problems.append((line, f"{key}: the key stands twice. Keep one of them."))
             seen.add(key)

@@ -128,6 +128,30 @@ def test_nesting_has_bounds(levels: int) -> None:
     assert str(caught.value) == "x.yaml:2: more than 100 levels of nesting. Write fewer."
 
 
+@pytest.mark.parametrize(
+    ("key", "got"),
+    [
+        ("~", "nothing"),
+        ("true", "true"),
+        ("3", "3"),
+        ("010", "010"),
+        ("1e3", "1e3"),
+        ("2024-01-01", "2024-01-01"),
+        ("[a, b]", "a list"),
+        ("{a: b}", "a mapping"),
+    ],
+)
+def test_a_key_that_is_no_text_is_refused(key: str, got: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml(f"a: 1\nnodes:\n  {key}: fm\n", path="x.yaml", error=ConfigError)
+    assert str(caught.value) == f"x.yaml:3: a key must be text; got {got}. Put it in quotes."
+
+
+def test_a_key_in_quotes_is_a_text() -> None:
+    text = '"3": a\n"~": b\n"true": c\n1:30: d\non: e\n'
+    assert list(parse_yaml(text).content) == ["3", "~", "true", "1:30", "on"]
+
+
 def test_a_list_is_no_mapping() -> None:
     with pytest.raises(
         ConfigError, match=r"^x\.yaml: must be a mapping of keys to values; got \[1\]\.$"
