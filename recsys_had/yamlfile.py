@@ -213,6 +213,8 @@ def validation_problems(
     """Turns pydantic's errors into one line per problem with file, line and nearest name."""
     problems = []
     for item in cause.errors(include_url=False):
+        if _is_long_enough(item):
+            continue
         loc = tuple(item["loc"])
         error = item.get("ctx", {}).get("error")
         if isinstance(error, PlacedError):
@@ -236,6 +238,13 @@ def validation_problems(
         else:
             problems.append(f"{place}: {name}: {in_plain_words(item)}")
     return problems
+
+
+def _is_long_enough(item: Mapping[str, Any]) -> bool:
+    """Whether a list is too short only without its wrong members, which are told themselves."""
+    if item["type"] != "too_short":
+        return False
+    return len(item["input"]) >= int(item["ctx"]["min_length"])
 
 
 # What pydantic's types of errors mean to somebody who has never heard of Python.

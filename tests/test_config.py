@@ -409,6 +409,19 @@ def test_a_dataset_that_is_not_there_is_told_where_it_is_named(
     assert [problem.replace(f"{tmp_path}/", "") for problem in caught.value.problems] == [told]
 
 
+def test_wrong_members_do_not_make_a_list_too_short(tmp_path: Path) -> None:
+    text = HEAD + "  nodes: {fm: {layer: fm, inputs: g}}\n  groups: {g: %s}\n"
+    assert problems_of(tmp_path, text % "[1, item]") == [
+        "e.yaml:4: model.groups.g.0: must be text; got 1. Put it in quotes."
+    ]
+    assert problems_of(tmp_path, text % "[1]") == [
+        "e.yaml:4: model.groups.g.0: must be text; got 1. Put it in quotes."
+    ]
+    assert problems_of(tmp_path, text % "[]") == [
+        "e.yaml:4: model.groups.g: must hold at least 1; got []."
+    ]
+
+
 def test_all_wrong_nodes_are_told_at_once(tmp_path: Path) -> None:
     text = HEAD + "  nodes:\n    a: mpl\n    b: {layer: mlp, droput: 1}\n    c: {inputs: [z]}\n"
     assert len(problems_of(tmp_path, text)) >= 3
