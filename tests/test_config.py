@@ -422,6 +422,39 @@ def test_wrong_members_do_not_make_a_list_too_short(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("override", "asked"),
+    [
+        ("model.embedding_dim=true", "must be a whole number; got true."),
+        ("model.embedding_init_std=false", "must be a number; got false."),
+        ("train.epochs=true", "must be a whole number; got true."),
+        ("train.patience=true", "must be a whole number; got true."),
+        ("train.seed=true", "must be a whole number; got true."),
+        ("train.warmup_steps=false", "must be a whole number; got false."),
+        ("train.learning_rate=true", "must be a number; got true."),
+        ("train.plateau_factor=true", "must be a number; got true."),
+    ],
+)
+def test_a_truth_is_no_number(tmp_path: Path, override: str, asked: str) -> None:
+    name, _ = override.split("=")
+    told = problems_of(tmp_path, HEAD + "  nodes: [fm]\n", override)
+    assert told == [f"override: {name}: {asked}"]
+
+
+def test_a_truth_is_no_number_of_a_part(tmp_path: Path) -> None:
+    text = HEAD + "  nodes: {a: {layer: fm, inputs: [g, h]}}\n  tables: {g: true, h: {dim: true}}\n"
+    assert problems_of(tmp_path, text + "train: {loss: {kind: focal, alpha: true}}\n") == [
+        "e.yaml:4: model.tables.g: must be a whole number; got true.",
+        "e.yaml:4: model.tables.h.dim: must be a whole number; got true.",
+        "e.yaml:5: train.loss.alpha: must be a number; got true.",
+    ]
+
+
+def test_a_whole_number_is_a_number(tmp_path: Path) -> None:
+    found = experiment(tmp_path, HEAD + "  nodes: [fm]\ntrain: {learning_rate: 1, epochs: 2.0}\n")
+    assert (found.train.learning_rate, found.train.epochs) == (1.0, 2)
+
+
 def test_all_wrong_nodes_are_told_at_once(tmp_path: Path) -> None:
     text = HEAD + "  nodes:\n    a: mpl\n    b: {layer: mlp, droput: 1}\n    c: {inputs: [z]}\n"
     assert len(problems_of(tmp_path, text)) >= 3
