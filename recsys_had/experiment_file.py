@@ -17,7 +17,14 @@ from recsys_had.nodes import SOURCES, resolve_nodes
 from recsys_had.numeric_config import NumericConfig, resolve_numeric
 from recsys_had.schema import DatasetCard, load_card
 from recsys_had.suggest import nearest
-from recsys_had.yamlfile import KeyPath, YamlDocument, parse_value, read_yaml, validation_problems
+from recsys_had.yamlfile import (
+    KeyPath,
+    YamlDocument,
+    in_words,
+    parse_value,
+    read_yaml,
+    validation_problems,
+)
 
 _SETTLED_FIRST = {
     ("dataset",),
@@ -87,7 +94,7 @@ def _load(
     problems: list[str] = []
     if isinstance(model, dict):
         definition = None
-        if isinstance(model.get("definition"), str):
+        if model.get("definition") is not None:
             definition = _read_definition(model["definition"], document)
         _require_mappings(document, model, ("model",))
         own_sources = [(key, name) for key in ("tables", "groups") for name in _names(model, key)]
@@ -156,8 +163,13 @@ def _beside(name: str, document: YamlDocument) -> str:
     return name if Path(name).exists() and path.samefile(name) else str(path)
 
 
-def _read_definition(name: str, document: YamlDocument) -> YamlDocument:
+def _read_definition(name: Any, document: YamlDocument) -> YamlDocument:
     place = document.place(("model", "definition"))
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"{place}: model.definition: must be text (a bundled model's name or a path); "
+            f"got {in_words(name)}."
+        )
     if re.fullmatch(r"\w+", name):
         path = configs_dir() / "models" / f"{name}.yaml"
         known = [entry.stem for entry in configs_dir().glob("models/*.yaml")]
@@ -189,7 +201,7 @@ def _require_mappings(document: YamlDocument, section: dict[str, Any], keys: Key
             name = ".".join(map(str, (*keys, key)))
             raise ConfigError(
                 f"{document.place((*keys, key))}: {name}: must be a mapping of keys to values; "
-                f"got {value!r}."
+                f"got {in_words(value)}."
             )
 
 

@@ -89,7 +89,7 @@ def parse_yaml(
     """
     content, lines = _read(text, lambda line: f"{path}:{line}", error)
     if not isinstance(content, dict):
-        raise error(f"{path}: must be a mapping of keys to values; got {_in_words(content)}.")
+        raise error(f"{path}: must be a mapping of keys to values; got {in_words(content)}.")
     return YamlDocument(path=path, content=content, lines=lines)
 
 
@@ -306,11 +306,15 @@ def in_plain_words(item: Mapping[str, Any], annotation: Any = None) -> str:
         advice = match if "Did you mean" in match else ""
     elif kind == "string_type" and isinstance(value, bool | int | float | datetime.date):
         advice = " Put it in quotes."
-    return f"{asked}; got {_in_words(value)}.{advice}"
+    return f"{asked}; got {in_words(value)}.{advice}"
 
 
-def _in_words(value: Any) -> str:
-    """A value as it may have stood in the file."""
+def in_words(value: Any) -> str:
+    """A value as it may have stood in the file.
+
+    >>> in_words(True), in_words(None), in_words("a")
+    ('true', 'nothing', "'a'")
+    """
     if value is None:
         return "nothing"
     if isinstance(value, datetime.date):

@@ -202,6 +202,14 @@ def test_every_bundled_experiment_opens_with_the_command_that_runs_it(name: str)
             HEAD + "  definition: dcnv2\n",
             "e.yaml:3: model.definition: no bundled model 'dcnv2'. Did you mean 'dcn_v2'?",
         ),
+        (
+            HEAD + "  definition: 5\n",
+            "e.yaml:3: model.definition: must be text (a bundled model's name or a path); got 5.",
+        ),
+        (
+            HEAD + "  nodes: [fm]\n  tables: true\n",
+            "e.yaml:4: model.tables: must be a mapping of keys to values; got true.",
+        ),
         ("model:\n  nodes: [fm]\n", "e.yaml: dataset: the key is missing. Add it."),
         (
             HEAD + "  nodes: [fm]\ntrain: {embedding_l2: 0.1}\n",
@@ -287,6 +295,10 @@ def test_a_wrong_experiment_is_told_with_file_and_line(
         (
             "model.definition=dcnv2",
             "override: model.definition: no bundled model 'dcnv2'. Did you mean 'dcn_v2'?",
+        ),
+        (
+            "model.definition=5",
+            "override: model.definition: must be text (a bundled model's name or a path); got 5.",
         ),
         (
             "model.nodes.deep.hidden_units=8",
@@ -448,6 +460,15 @@ def test_a_truth_is_no_number_of_a_part(tmp_path: Path) -> None:
         "e.yaml:4: model.tables.h.dim: must be a whole number; got true.",
         "e.yaml:5: train.loss.alpha: must be a number; got true.",
     ]
+
+
+def test_a_wrong_definition_is_the_only_thing_told(tmp_path: Path) -> None:
+    for value, got in (("5", "5"), ("[fm]", "['fm']"), ("true", "true")):
+        told = "model.definition: must be text (a bundled model's name or a path)"
+        (problem,) = problems_of(tmp_path, HEAD + f"  definition: {value}\n")
+        assert problem == f"e.yaml:3: {told}; got {got}."
+        (problem,) = problems_of(tmp_path, HEAD + "  definition: fm\n", f"model.definition={value}")
+        assert problem == f"override: {told}; got {got}."
 
 
 def test_a_whole_number_is_a_number(tmp_path: Path) -> None:
