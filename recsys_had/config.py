@@ -28,7 +28,7 @@ Number = Annotated[float, _no_truth("float_type")]
 Positive = Annotated[Number, pydantic.Field(gt=0)]
 NotNegative = Annotated[Number, pydantic.Field(ge=0)]
 Share = Annotated[Number, pydantic.Field(gt=0, lt=1)]
-Count = Annotated[Whole, pydantic.Field(ge=1)]
+Count = Annotated[Whole, pydantic.Field(ge=1, lt=2**63)]
 
 
 class _Model(pydantic.BaseModel):

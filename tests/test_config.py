@@ -276,6 +276,11 @@ def test_a_wrong_experiment_is_told_with_file_and_line(
             "train.learning_rate=.nan",
             "override: train.learning_rate: must be a finite number; got nan.",
         ),
+        (
+            "model.embedding_dim=10000000000000000000",
+            "override: model.embedding_dim: must be below 9223372036854775808; "
+            "got 10000000000000000000.",
+        ),
         ("train.seed=2.5", "override: train.seed: must be a whole number; got 2.5."),
         (
             "train.sharding=gird",
