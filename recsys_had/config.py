@@ -5,13 +5,30 @@ from typing import Annotated, Any, Literal, Self
 
 import pydantic
 import yaml
+from pydantic_core import PydanticKnownError
 
 from recsys_had.nodes import NodeConfig
 from recsys_had.numeric_config import NumericConfig
+from recsys_had.yaml_loader import RESOLVERS
 
-Positive = Annotated[float, pydantic.Field(gt=0)]
-NotNegative = Annotated[float, pydantic.Field(ge=0)]
-Count = Annotated[int, pydantic.Field(ge=1)]
+
+def _no_truth(told: Literal["int_type", "float_type"]) -> pydantic.BeforeValidator:
+    """Refuses true and false, which are 1 and 0 to Python, where a number is asked for."""
+
+    def check(given: Any) -> Any:
+        if isinstance(given, bool):
+            raise PydanticKnownError(told)
+        return given
+
+    return pydantic.BeforeValidator(check)
+
+
+Whole = Annotated[int, _no_truth("int_type")]
+Number = Annotated[float, _no_truth("float_type")]
+Positive = Annotated[Number, pydantic.Field(gt=0)]
+NotNegative = Annotated[Number, pydantic.Field(ge=0)]
+Share = Annotated[Number, pydantic.Field(gt=0, lt=1)]
+Count = Annotated[Whole, pydantic.Field(ge=1, lt=2**63)]
 
 
 class _Model(pydantic.BaseModel):
@@ -96,7 +113,7 @@ class Focal(_Model):
 
     kind: Literal["focal"] = "focal"
     gamma: NotNegative = 2.0
-    alpha: Annotated[float, pydantic.Field(gt=0, lt=1)] | None = None
+    alpha: Share | None = None
 
 
 class TriBce(_Model):
@@ -245,8 +262,8 @@ class TrainConfig(_Model):
     embedding_l2: NotNegative = 0.0
     dense_l2: NotNegative = 0.0
     schedule: Literal["constant", "linear", "cosine", "plateau"] = "constant"
-    plateau_factor: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1
-    warmup_steps: Annotated[int, pydantic.Field(ge=0)] = 0
+    plateau_factor: Share = 0.1
+    warmup_steps: Annotated[Whole, pydantic.Field(ge=0)] = 0
     gradient_clip_norm: Positive | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
@@ -259,7 +276,7 @@ class TrainConfig(_Model):
         None
     )
     patience: Count | None = None
-    seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[Whole, pydantic.Field(ge=0, lt=2**63)] = 0
     checkpoint_every_steps: Count | None = None
     keep_checkpoints: Count = 2
     timeout_s: Positive = 600.0
@@ -391,7 +408,10 @@ class Experiment(_Model):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes text of several lines, a formula, as it was written."""
+    """Writes text of several lines, a formula, as it was written.
+
+    What YAML 1.1 or 1.2 takes for something else stands in quotes.
+    """
 
 
 def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
@@ -400,6 +420,8 @@ def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _text)
+for _resolver in RESOLVERS:
+    _Dumper.add_implicit_resolver(*_resolver)
 
 
 def _flatten(content: dict[str, Any], prefix: str = "") -> dict[str, str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
-import yaml
 
 from recsys_had.bundled import configs_dir
 from recsys_had.config import Experiment, LossConfig, ModelConfig, ShardingConfig, TrainConfig
@@ -18,7 +17,14 @@ from recsys_had.nodes import SOURCES, resolve_nodes
 from recsys_had.numeric_config import NumericConfig, resolve_numeric
 from recsys_had.schema import DatasetCard, load_card
 from recsys_had.suggest import nearest
-from recsys_had.yamlfile import KeyPath, YamlDocument, read_yaml, validation_problems
+from recsys_had.yamlfile import (
+    KeyPath,
+    YamlDocument,
+    in_words,
+    parse_value,
+    read_yaml,
+    validation_problems,
+)
 
 _SETTLED_FIRST = {
     ("dataset",),
@@ -88,7 +94,7 @@ def _load(
     problems: list[str] = []
     if isinstance(model, dict):
         definition = None
-        if isinstance(model.get("definition"), str):
+        if model.get("definition") is not None:
             definition = _read_definition(model["definition"], document)
         _require_mappings(document, model, ("model",))
         own_sources = [(key, name) for key in ("tables", "groups") for name in _names(model, key)]
@@ -157,8 +163,13 @@ def _beside(name: str, document: YamlDocument) -> str:
     return name if Path(name).exists() and path.samefile(name) else str(path)
 
 
-def _read_definition(name: str, document: YamlDocument) -> YamlDocument:
+def _read_definition(name: Any, document: YamlDocument) -> YamlDocument:
     place = document.place(("model", "definition"))
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"{place}: model.definition: must be text (a bundled model's name or a path); "
+            f"got {in_words(name)}."
+        )
     if re.fullmatch(r"\w+", name):
         path = configs_dir() / "models" / f"{name}.yaml"
         known = [entry.stem for entry in configs_dir().glob("models/*.yaml")]
@@ -190,7 +201,7 @@ def _require_mappings(document: YamlDocument, section: dict[str, Any], keys: Key
             name = ".".join(map(str, (*keys, key)))
             raise ConfigError(
                 f"{document.place((*keys, key))}: {name}: must be a mapping of keys to values; "
-                f"got {value!r}."
+                f"got {in_words(value)}."
             )
 
 
@@ -261,17 +272,7 @@ def _parse_override(text: str) -> tuple[tuple[str, ...], Any]:
         raise ConfigError(
             f"override '{text}': must be KEY=VALUE. Write for example train.epochs=3."
         )
-    try:
-        return tuple(key.split(".")), _number(yaml.safe_load(value))
-    except yaml.YAMLError as cause:
-        raise ConfigError(f"override '{text}': the value is not valid YAML.") from cause
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads ``1e-3`` as text; a person means a number."""
-    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
-        return float(value)
-    return value
+    return tuple(key.split(".")), parse_value(value, place=f"override '{text}'", error=ConfigError)
 
 
 def _set(content: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:

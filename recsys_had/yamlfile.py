@@ -3,30 +3,33 @@
 import datetime
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pydantic
 import yaml
+from yaml.reader import ReaderError
 
 from recsys_had.errors import RecsysHadError
 from recsys_had.suggest import nearest
+from recsys_had.yaml_loader import Loader
 
 KeyPath = tuple[str | int, ...]
 
+# Far more than a file of this project has a use for.
+_MOST_VALUES = 100_000
+_MOST_LEVELS = 100
+_TOO_MANY = f"more than {_MOST_VALUES:,} values, those of aliases included. Write fewer."
+_TOO_DEEP = f"more than {_MOST_LEVELS} levels of nesting. Write fewer."
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's truths: a column named ``on`` or ``no`` is a text."""
-
-
-_TRUTHS = "tag:yaml.org,2002:bool"
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != _TRUTHS]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+_KEYS = {"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"}
+_NO_KEYS = {
+    "tag:yaml.org,2002:null": "nothing",
+    "tag:yaml.org,2002:seq": "a list",
+    "tag:yaml.org,2002:map": "a mapping",
 }
-_Loader.add_implicit_resolver(_TRUTHS, re.compile("^(?:true|false|True|False)$"), list("tfTF"))
 
 
 @dataclass(frozen=True)
@@ -79,46 +82,116 @@ def parse_yaml(
 
     Raises:
         RecsysHadError: (or the child given as ``error``) the text is not YAML, is not a
-            mapping, or repeats a key.
+            mapping, repeats a key or has one that is no text.
 
     >>> parse_yaml("a: 1\nb: {c: 2}").lines[("b", "c")]
     2
     """
-    try:
-        root = yaml.compose(text, Loader=_Loader)
-        content = yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as cause:
-        line = "" if cause.problem_mark is None else f":{cause.problem_mark.line + 1}"
-        raise error(f"{path}{line}: is not valid YAML: {cause.problem}.") from cause
-    except yaml.YAMLError as cause:
-        raise error(f"{path}: is not valid YAML: {cause}.") from cause
+    content, lines = _read(text, lambda line: f"{path}:{line}", error)
     if not isinstance(content, dict):
-        raise error(f"{path}: must be a mapping of keys to values; got {_in_words(content)}.")
-    lines: dict[KeyPath, int] = {}
-    repeated: list[str] = []
-    _index_lines(root, (), lines, repeated)
-    if repeated:
-        raise error([f"{path}:{problem}" for problem in repeated])
+        raise error(f"{path}: must be a mapping of keys to values; got {in_words(content)}.")
     return YamlDocument(path=path, content=content, lines=lines)
 
 
-def _index_lines(
-    node: yaml.Node | None, at: KeyPath, lines: dict[KeyPath, int], repeated: list[str]
-) -> None:
-    if isinstance(node, yaml.MappingNode):
+def parse_value(text: str, *, place: str, error: type[RecsysHadError] = RecsysHadError) -> Any:
+    """Parses a value that stands in no file, in the manner of :func:`parse_yaml`.
+
+    Args:
+        text: the value.
+        place: where it stands, as errors shall name it.
+        error: the kind of error.
+
+    Raises:
+        RecsysHadError: (or the child given as ``error``) as :func:`parse_yaml` does.
+
+    >>> parse_value("[8, on]", place="override")
+    [8, 'on']
+    """
+    return _read(text, lambda line: place, error)[0]
+
+
+def _read(
+    text: str, place: Callable[[int], str], error: type[RecsysHadError]
+) -> tuple[Any, dict[KeyPath, int]]:
+    """What a text holds, and the line of each key; ``place`` names a line to the user."""
+    index = _Index()
+    line = 1
+    try:
+        loader = Loader(text)
+        try:
+            root = loader.get_single_node()
+        finally:
+            line = loader.line + 1
+        if root is not None:
+            index.add(root, (), line=1)
+        content = None if index.problems or root is None else loader.construct_document(root)
+    except ReaderError as cause:
+        line = text.count("\n", 0, cause.position) + 1
+        told = f"the character {chr(cause.character)!r} is not allowed"
+        raise error(f"{place(line)}: is not valid YAML: {told}.") from cause
+    except yaml.MarkedYAMLError as cause:
+        line = line if cause.problem_mark is None else cause.problem_mark.line + 1
+        raise error(f"{place(line)}: is not valid YAML: {cause.problem}.") from cause
+    except (ValueError, OverflowError) as cause:
+        told = "an escape stands for no character"
+        raise error(f"{place(line)}: is not valid YAML: {told}.") from cause
+    except RecursionError as cause:
+        raise error(f"{place(line)}: {_TOO_DEEP}") from cause
+    if index.problems:
+        # What an alias repeats is wrong once.
+        once = dict.fromkeys(f"{place(line)}: {problem}" for line, problem in index.problems)
+        raise error(list(once))
+    return content, index.lines
+
+
+class _Index:
+    """The line of each key, and what is wrong with the nodes, aliases written out."""
+
+    def __init__(self) -> None:
+        self.lines: dict[KeyPath, int] = {}
+        self.problems: list[tuple[int, str]] = []
+        self._num_values = 0
+        self._above: set[int] = set()
+
+    def add(self, node: yaml.Node, at: KeyPath, line: int) -> None:
+        self._num_values += 1
+        if self._num_values > _MOST_VALUES:
+            if self._num_values == _MOST_VALUES + 1:
+                self.problems.append((self.lines[at[:1]], f"{at[0]}: {_TOO_MANY}"))
+        elif id(node) in self._above:
+            name = ".".join(map(str, at))
+            told = "is an alias of what it stands in. Write out what it shall hold."
+            self.problems.append((line, f"{name}: {told}"))
+        elif len(at) > _MOST_LEVELS:
+            self.problems.append((line, _TOO_DEEP))
+        else:
+            self._above.add(id(node))
+            if isinstance(node, yaml.MappingNode):
+                self._add_mapping(node, at)
+            elif isinstance(node, yaml.SequenceNode):
+                self._add_list(node, at)
+            self._above.remove(id(node))
+
+    def _add_list(self, node: yaml.SequenceNode, at: KeyPath) -> None:
+        for position, value_node in enumerate(node.value):
+            line = value_node.start_mark.line + 1
+            self.lines[(*at, position)] = line
+            self.add(value_node, (*at, position), line)
+
+    def _add_mapping(self, node: yaml.MappingNode, at: KeyPath) -> None:
         seen: set[str] = set()
         for key_node, value_node in node.value:
             key = key_node.value
             line = key_node.start_mark.line + 1
+            if key_node.tag not in _KEYS:
+                got = _NO_KEYS.get(key_node.tag, str(key))
+                self.problems.append((line, f"a key must be text; got {got}. Put it in quotes."))
+                continue
             if key in seen:
-                repeated.append(f"{line}: {key}: the key stands twice. Keep one of them.")
+                self.problems.append((line, f"{key}: the key stands twice. Keep one of them."))
             seen.add(key)
-            lines[(*at, key)] = line
-            _index_lines(value_node, (*at, key), lines, repeated)
-    elif isinstance(node, yaml.SequenceNode):
-        for position, value_node in enumerate(node.value):
-            lines[(*at, position)] = value_node.start_mark.line + 1
-            _index_lines(value_node, (*at, position), lines, repeated)
+            self.lines[(*at, key)] = line
+            self.add(value_node, (*at, key), line)
 
 
 class PlacedError(ValueError):
@@ -140,6 +213,8 @@ def validation_problems(
     """Turns pydantic's errors into one line per problem with file, line and nearest name."""
     problems = []
     for item in cause.errors(include_url=False):
+        if _is_long_enough(item):
+            continue
         loc = tuple(item["loc"])
         error = item.get("ctx", {}).get("error")
         if isinstance(error, PlacedError):
@@ -163,6 +238,13 @@ def validation_problems(
         else:
             problems.append(f"{place}: {name}: {in_plain_words(item)}")
     return problems
+
+
+def _is_long_enough(item: Mapping[str, Any]) -> bool:
+    """Whether a list is too short only without its wrong members, which are told themselves."""
+    if item["type"] != "too_short":
+        return False
+    return len(item["input"]) >= int(item["ctx"]["min_length"])
 
 
 # What pydantic's types of errors mean to somebody who has never heard of Python.
@@ -224,11 +306,15 @@ def in_plain_words(item: Mapping[str, Any], annotation: Any = None) -> str:
         advice = match if "Did you mean" in match else ""
     elif kind == "string_type" and isinstance(value, bool | int | float | datetime.date):
         advice = " Put it in quotes."
-    return f"{asked}; got {_in_words(value)}.{advice}"
+    return f"{asked}; got {in_words(value)}.{advice}"
 
 
-def _in_words(value: Any) -> str:
-    """A value as it may have stood in the file."""
+def in_words(value: Any) -> str:
+    """A value as it may have stood in the file.
+
+    >>> in_words(True), in_words(None), in_words("a")
+    ('true', 'nothing', "'a'")
+    """
     if value is None:
         return "nothing"
     if isinstance(value, datetime.date):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from recsys_had.config import Experiment
 from recsys_had.errors import ConfigError, SchemaError
@@ -94,6 +95,33 @@ def test_overrides_are_yaml_values_and_small_numbers_are_numbers() -> None:
     assert found.model.nodes["deep"].options["hidden_units"] == (8, 4)
 
 
+def test_an_override_is_read_as_a_value_of_a_file_is(tmp_path: Path) -> None:
+    text = HEAD + "  nodes: {fm: {layer: fm, inputs: g}}\n  groups: {g: [on]}\n"
+    groups = experiment(tmp_path, text, "model.groups={g: [no, 1:30]}").model.groups
+    assert groups == {"g": ("no", "1:30")}
+    found = experiment(tmp_path, text, "train.epochs=010", "train.batch_size=1e3").train
+    assert (found.epochs, found.batch_size) == (10, 1000)
+    words = ("train.compile=on", "train.pipeline=no")
+    found = experiment(tmp_path, text, *words).train
+    assert (found.compile, found.pipeline) == (True, False)
+
+
+def test_a_small_number_of_a_file_is_a_number(tmp_path: Path) -> None:
+    text = HEAD + "  nodes: {deep: {layer: mlp, dropout: 1e-1}}\n"
+    assert experiment(tmp_path, text).model.nodes["deep"].options == {"dropout": 0.1}
+
+
+@pytest.mark.parametrize("told", ["1e-3", "08", "0o17", "010", "1:30", "on", "2024-01-01", "="])
+def test_a_text_that_looks_like_something_else_is_saved_as_a_text(
+    tmp_path: Path, told: str
+) -> None:
+    first = experiment(tmp_path, f"description: '{told}'\n" + HEAD + "  nodes: [fm]\n")
+    again = experiment(tmp_path, first.to_yaml())
+    assert again.description == told
+    assert yaml.safe_load(first.to_yaml())["description"] == told
+    assert first.flat()["description"] == told
+
+
 def test_settings_are_flat_for_tracking() -> None:
     flat = load_experiment("frappe_fm").flat()
     assert flat["train.batch_size"] == "4096"
@@ -174,6 +202,14 @@ def test_every_bundled_experiment_opens_with_the_command_that_runs_it(name: str)
             HEAD + "  definition: dcnv2\n",
             "e.yaml:3: model.definition: no bundled model 'dcnv2'. Did you mean 'dcn_v2'?",
         ),
+        (
+            HEAD + "  definition: 5\n",
+            "e.yaml:3: model.definition: must be text (a bundled model's name or a path); got 5.",
+        ),
+        (
+            HEAD + "  nodes: [fm]\n  tables: true\n",
+            "e.yaml:4: model.tables: must be a mapping of keys to values; got true.",
+        ),
         ("model:\n  nodes: [fm]\n", "e.yaml: dataset: the key is missing. Add it."),
         (
             HEAD + "  nodes: [fm]\ntrain: {embedding_l2: 0.1}\n",
@@ -216,7 +252,21 @@ def test_a_wrong_experiment_is_told_with_file_and_line(
             "Did you mean 'model.nodes.deep.OPTION'?",
         ),
         ("epochs", "override 'epochs': must be KEY=VALUE. Write for example train.epochs=3."),
-        ("train.epochs=[1", "override 'train.epochs=[1': the value is not valid YAML."),
+        (
+            "train.epochs=[1",
+            "override 'train.epochs=[1': is not valid YAML: expected ',' or ']', but got "
+            "'<stream end>'.",
+        ),
+        (
+            "train.epochs=2024-13-45",
+            "override 'train.epochs=2024-13-45': is not valid YAML: '2024-13-45' is no date. "
+            "Put it in quotes if it is text.",
+        ),
+        (
+            "train.loss={kind: bce, kind: focal}",
+            "override 'train.loss={kind: bce, kind: focal}': kind: the key stands twice. "
+            "Keep one of them.",
+        ),
         ("train.epochs=0", "override: train.epochs: must be at least 1; got 0."),
         (
             "train.learning_rate=.inf",
@@ -225,6 +275,11 @@ def test_a_wrong_experiment_is_told_with_file_and_line(
         (
             "train.learning_rate=.nan",
             "override: train.learning_rate: must be a finite number; got nan.",
+        ),
+        (
+            "model.embedding_dim=10000000000000000000",
+            "override: model.embedding_dim: must be below 9223372036854775808; "
+            "got 10000000000000000000.",
         ),
         ("train.seed=2.5", "override: train.seed: must be a whole number; got 2.5."),
         (
@@ -245,6 +300,10 @@ def test_a_wrong_experiment_is_told_with_file_and_line(
         (
             "model.definition=dcnv2",
             "override: model.definition: no bundled model 'dcnv2'. Did you mean 'dcn_v2'?",
+        ),
+        (
+            "model.definition=5",
+            "override: model.definition: must be text (a bundled model's name or a path); got 5.",
         ),
         (
             "model.nodes.deep.hidden_units=8",
@@ -365,6 +424,61 @@ def test_a_dataset_that_is_not_there_is_told_where_it_is_named(
     with pytest.raises(SchemaError) as caught:
         load_experiment_with_card(path, overrides)
     assert [problem.replace(f"{tmp_path}/", "") for problem in caught.value.problems] == [told]
+
+
+def test_wrong_members_do_not_make_a_list_too_short(tmp_path: Path) -> None:
+    text = HEAD + "  nodes: {fm: {layer: fm, inputs: g}}\n  groups: {g: %s}\n"
+    assert problems_of(tmp_path, text % "[1, item]") == [
+        "e.yaml:4: model.groups.g.0: must be text; got 1. Put it in quotes."
+    ]
+    assert problems_of(tmp_path, text % "[1]") == [
+        "e.yaml:4: model.groups.g.0: must be text; got 1. Put it in quotes."
+    ]
+    assert problems_of(tmp_path, text % "[]") == [
+        "e.yaml:4: model.groups.g: must hold at least 1; got []."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "asked"),
+    [
+        ("model.embedding_dim=true", "must be a whole number; got true."),
+        ("model.embedding_init_std=false", "must be a number; got false."),
+        ("train.epochs=true", "must be a whole number; got true."),
+        ("train.patience=true", "must be a whole number; got true."),
+        ("train.seed=true", "must be a whole number; got true."),
+        ("train.warmup_steps=false", "must be a whole number; got false."),
+        ("train.learning_rate=true", "must be a number; got true."),
+        ("train.plateau_factor=true", "must be a number; got true."),
+    ],
+)
+def test_a_truth_is_no_number(tmp_path: Path, override: str, asked: str) -> None:
+    name, _ = override.split("=")
+    told = problems_of(tmp_path, HEAD + "  nodes: [fm]\n", override)
+    assert told == [f"override: {name}: {asked}"]
+
+
+def test_a_truth_is_no_number_of_a_part(tmp_path: Path) -> None:
+    text = HEAD + "  nodes: {a: {layer: fm, inputs: [g, h]}}\n  tables: {g: true, h: {dim: true}}\n"
+    assert problems_of(tmp_path, text + "train: {loss: {kind: focal, alpha: true}}\n") == [
+        "e.yaml:4: model.tables.g: must be a whole number; got true.",
+        "e.yaml:4: model.tables.h.dim: must be a whole number; got true.",
+        "e.yaml:5: train.loss.alpha: must be a number; got true.",
+    ]
+
+
+def test_a_wrong_definition_is_the_only_thing_told(tmp_path: Path) -> None:
+    for value, got in (("5", "5"), ("[fm]", "['fm']"), ("true", "true")):
+        told = "model.definition: must be text (a bundled model's name or a path)"
+        (problem,) = problems_of(tmp_path, HEAD + f"  definition: {value}\n")
+        assert problem == f"e.yaml:3: {told}; got {got}."
+        (problem,) = problems_of(tmp_path, HEAD + "  definition: fm\n", f"model.definition={value}")
+        assert problem == f"override: {told}; got {got}."
+
+
+def test_a_whole_number_is_a_number(tmp_path: Path) -> None:
+    found = experiment(tmp_path, HEAD + "  nodes: [fm]\ntrain: {learning_rate: 1, epochs: 2.0}\n")
+    assert (found.train.learning_rate, found.train.epochs) == (1.0, 2)
 
 
 def test_all_wrong_nodes_are_told_at_once(tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ class CTRModel(nn.Module):
                 tables_on=tables_on,
                 table_type=table_type,
                 backend=backend,
+                width_keys=_width_keys(config),
             )
             torch.default_generator.manual_seed(seed)
             names = list(self.embeddings.field_names)
@@ -276,6 +277,17 @@ def _joint_places(numeric: NumericFields | None, fields: Sequence[str]) -> tuple
             "Give them kind mlp in model.numeric, or read 'fields'."
         )
     return tuple(fields.index(name) for name in joint)
+
+
+def _width_keys(config: ModelConfig) -> dict[str, str]:
+    """The keys of the widths that a configuration gives its further sets of tables."""
+    keys = {}
+    for name, given in config.tables.items():
+        if isinstance(given, int):
+            keys[name] = f"model.tables.{name}"
+        elif given is not None and given.dim is not None:
+            keys[name] = f"model.tables.{name}.dim"
+    return keys
 
 
 def _check_vector_names(vectors: Mapping[str, int], nodes: Mapping[str, NodeConfig]) -> None:

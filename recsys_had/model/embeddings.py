@@ -76,6 +76,8 @@ class FieldEmbeddings(nn.Module):
         tables_on: device of the tables.
         table_type: of the tables' numbers; what is looked up is float32.
         backend: whose tables: plain torch's, or TorchRec's, which can be trained on many machines.
+        width_keys: what sets the width of a set, as errors shall name it; ``model.embedding_dim``
+            for those that are not named.
 
     >>> from recsys_had.batch import EncodedRows
     >>> from recsys_had.layout import Layout
@@ -99,6 +101,7 @@ class FieldEmbeddings(nn.Module):
         tables_on: str = "cpu",
         table_type: torch.dtype = torch.float32,
         backend: TableBackend = PLAIN,
+        width_keys: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self._backend = backend
@@ -119,7 +122,8 @@ class FieldEmbeddings(nn.Module):
         self.numeric = nn.ParameterDict()
         for name, width in self.widths.items():
             if held := self._categorical(name):
-                self.tables[name] = self._made(held, width, tables_on, table_type)
+                key = (width_keys or {}).get(name, "model.embedding_dim")
+                self.tables[name] = self._made(held, width, tables_on, table_type, key)
         if numeric is None and "fields" in self.widths:
             numeric = NumericFields(dense=dense, config=None, embedding_dim=widths["fields"])
         self.numeric_fields = numeric
@@ -184,27 +188,35 @@ class FieldEmbeddings(nn.Module):
         return [named[member] for member in self._chosen[name] if member in named]
 
     def _made(
-        self, fields: Sequence[FieldSpec], width: int, device: str, table_type: torch.dtype
+        self,
+        fields: Sequence[FieldSpec],
+        width: int,
+        device: str,
+        table_type: torch.dtype,
+        width_key: str,
     ) -> nn.Module:
         """The tables of one width.
 
         Raises:
             ConfigError: they do not fit into memory.
         """
+        rows = sum(field.num_embeddings for field in fields)
+        size_bytes = rows * self._backend.stored_width(width) * table_type.itemsize
+        largest = max(fields, key=lambda field: field.num_embeddings)
+        too_large = ConfigError(
+            f"{width_key}: {rows:,} rows of width {width} take {size_bytes / 2**30:,.1f} GiB, more "
+            f"than there is; the largest table is {largest.name} with "
+            f"{largest.num_embeddings:,} rows. Lower the width, or raise min_count in the dataset "
+            "card."
+        )
+        if size_bytes >= 2**63:
+            raise too_large  # more than torch can count
         try:
             return self._backend.make(fields, width=width, device=device, table_type=table_type)
         except RuntimeError as cause:
             if "allocate memory" not in str(cause):
                 raise
-            rows = sum(field.num_embeddings for field in fields)
-            size = rows * self._backend.stored_width(width) * table_type.itemsize / 2**30
-            largest = max(fields, key=lambda field: field.num_embeddings)
-            raise ConfigError(
-                f"model.embedding_dim: {rows:,} rows of width {width} take "
-                f"{size:,.1f} GiB, more than there is; the largest "
-                f"table is {largest.name} with {largest.num_embeddings:,} rows. Lower the width, "
-                "or raise min_count in the dataset card."
-            ) from cause
+            raise too_large from cause
 
     def _num_numeric(self, name: str) -> int:
         if name == "fields" and self.numeric_fields is not None:

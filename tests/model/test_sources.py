@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from recsys_had.batch import Batch, EncodedRows
 from recsys_had.config import ModelConfig
@@ -127,6 +128,29 @@ def test_fields_of_a_set_that_are_not_there_are_refused(fields: list[str], told:
     with pytest.raises(ConfigError) as refusal:
         model_of({"fm": {"layer": "fm", "inputs": ["own"]}}, tables={"own": {"fields": fields}})
     assert str(refusal.value) == told
+
+
+@pytest.mark.parametrize("width", [10**14, 10**18])
+@pytest.mark.parametrize(
+    ("inputs", "tables", "key"),
+    [
+        ("own", {"own": "WIDTH"}, "model.tables.own"),
+        ("own", {"own": {"fields": ["item"], "dim": "WIDTH"}}, "model.tables.own.dim"),
+        ("own", {"own": {"fields": ["item"]}}, "model.embedding_dim"),
+        ("own", {"own": None}, "model.embedding_dim"),
+        ("fields", {}, "model.embedding_dim"),
+    ],
+)
+def test_tables_beyond_the_memory_are_told_under_the_key_of_their_width(
+    inputs: str, tables: dict[str, Any], key: str, width: int
+) -> None:
+    given = yaml.safe_load(yaml.dump(tables).replace("WIDTH", str(width)))
+    shared = width if key == "model.embedding_dim" else 4
+    with pytest.raises(ConfigError) as refusal:
+        model_of({"fm": {"layer": "fm", "inputs": [inputs]}}, tables=given, embedding_dim=shared)
+    rows = 9 if isinstance(given.get("own"), dict) else 21
+    assert str(refusal.value).startswith(f"{key}: {rows} rows of width {width} take ")
+    assert str(refusal.value).endswith("Lower the width, or raise min_count in the dataset card.")
 
 
 def test_a_set_for_some_fields_is_saved_and_read_again_as_it_is(tmp_path: Path) -> None:
