@@ -80,7 +80,7 @@ def layer_of(name: str, *inputs: str) -> Interaction:
 def test_there_are_examples_to_look_at() -> None:
     assert len(BLOCKS) == 8
     assert set(FORMULAS) == {"gated", "pairs", "fused"}
-    assert len(MISTAKES) == 11
+    assert len(MISTAKES) == 12
 
 
 @pytest.mark.parametrize("block", BLOCKS)
