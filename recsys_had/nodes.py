@@ -22,7 +22,7 @@ nodes nobody reads are the heads; the logit is their sum, or their mean with ``c
 import math
 import unicodedata
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin
 
 import pydantic
 
@@ -129,6 +129,12 @@ class NodeConfig(pydantic.BaseModel):
         if name not in known:
             raise ValueError(f"unknown option of '{self.layer}'.{nearest(name, known)}")
         annotation = known[name].annotation
+        # True is 1 to Python.
+        for kind, type_ in (("int_type", int), ("float_type", float), ("tuple_type", tuple)):
+            many = value if type_ is tuple and isinstance(value, list | tuple) else (value,)
+            is_asked = type_ in (annotation, get_origin(annotation))
+            if is_asked and any(isinstance(one, bool) for one in many):
+                raise ValueError(in_plain_words({"type": kind, "input": value}, annotation))
         finite = pydantic.ConfigDict(allow_inf_nan=False)
         try:
             value = pydantic.TypeAdapter(annotation, config=finite).validate_python(value)
@@ -219,7 +225,13 @@ class _Reader:
     def _list_to_mapping(self, content: list[Any], document: YamlDocument, at: KeyPath) -> Any:
         nodes: dict[str, Any] = {}
         for position, item in enumerate(content):
-            entry = item if isinstance(item, dict) else {str(item): None}
+            if not isinstance(item, dict | str):
+                place = document.place((*at, position))
+                self.problems.append(
+                    f"{place}: a node must be a layer's name or a mapping; got {item!r}."
+                )
+                continue
+            entry = item if isinstance(item, dict) else {item: None}
             for name, value in entry.items():
                 if name in nodes:
                     place = document.place((*at, position))

@@ -94,6 +94,18 @@ def test_a_formulas_value_may_be_a_list(tmp_path: Path) -> None:
             "  nodes: {a: [senet, {mlp: [400]}]}\n",
             "e.yaml:3: a: what mlp is given must be a mapping of options to values; got [400].",
         ),
+        (
+            "  nodes: [fm, 3]\n",
+            "e.yaml:3: a node must be a layer's name or a mapping; got 3.",
+        ),
+        (
+            "  nodes: {a: {layer: mlp, hidden_units: [true]}}\n",
+            "e.yaml:3: a.hidden_units: must be a list of whole numbers; got [True].",
+        ),
+        (
+            "  nodes: {a: {layer: star, num_layers: true}}\n",
+            "e.yaml:3: a.num_layers: must be a whole number; got true.",
+        ),
         ("  nodes: {a: []}\n", "e.yaml:3: a: a chain must be of one layer or more."),
         (
             "  nodes: {a: {layer: [mlp]}}\n",
