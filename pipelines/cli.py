@@ -1,6 +1,8 @@
 """The command line: names and one line each; a command's code is read when it is called."""
 
 import importlib
+import io
+import sys
 
 import click
 
@@ -63,6 +65,10 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="recsys_had")
 def main() -> None:
     """Click-through-rate models built on pairwise interactions: train, track and score."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal cannot write is told in escapes, and ends no command.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

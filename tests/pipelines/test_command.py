@@ -1,8 +1,10 @@
 """What all commands share: many values, exit codes, where problems and results go."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -129,3 +131,17 @@ def test_the_list_of_commands_names_all_that_export_writes() -> None:
     told = CliRunner().invoke(main, ["--help"], terminal_width=200).stdout
     (line,) = [line for line in told.splitlines() if line.split()[:1] == ["export"]]
     assert [kind for kind in KINDS if kind not in line] == []
+
+
+def test_a_name_that_the_terminal_cannot_write_ends_no_command(tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text("dataset: frappe\nmodel: {nodes: {交互: fm}}\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "recsys_had.pipelines.cli", "describe", str(path)],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\\u4ea4\\u4e92" in done.stdout
