@@ -130,3 +130,26 @@ def test_a_logit_of_too_many_terms_is_refused_by_name() -> None:
         ConfigError, match=r"model\.nodes: linear, fmfm .* sum of 9,850 terms a row"
     ):
         graph.require_terms()
+
+
+def test_a_sum_of_a_number_with_itself_many_times_over_is_one_term() -> None:
+    # Taken apart they would be 2^60.
+    text = "y = lin(flatten(x), out=1)\nfor _ in range(60):\n    y = 0.5 * (y + y)\ny"
+    nodes = {"a": NodeConfig(layer="formula", options={"formula": text})}
+    graph = InteractionGraph(nodes=nodes, sources={"fields": (2, 3)}).eval()
+    logit, terms = graph.with_terms({"fields": torch.randn(5, 2, 3)})
+    weights, offset = graph.term_weights()
+    assert [tuple(found.shape) for found in terms] == [(5, 1)]
+    torch.testing.assert_close(terms[0] @ weights + offset, logit)
+
+
+def test_a_deep_multiple_of_a_number_is_taken_apart() -> None:
+    # Deeper than Python calls itself.
+    loop = "for _ in range(100):\n    for _ in range(20):\n        y = -y\n"
+    text = f"y = lin(flatten(x), out=1)\n{loop}y"
+    nodes = {"a": NodeConfig(layer="formula", options={"formula": text})}
+    graph = InteractionGraph(nodes=nodes, sources={"fields": (2, 3)}).eval()
+    logit, terms = graph.with_terms({"fields": torch.randn(5, 2, 3)})
+    weights, offset = graph.term_weights()
+    assert [tuple(found.shape) for found in terms] == [(5, 6)]
+    torch.testing.assert_close(terms[0] @ weights + offset, logit)

@@ -11,9 +11,13 @@ from torch import Tensor
 
 from recsys_had.interactions.algebra.expression import Add, Expr, Scale, Subtract
 from recsys_had.interactions.algebra.linear import ChannelMap, TokenMap
+from recsys_had.interactions.algebra.program import definition
 from recsys_had.interactions.algebra.shaping import Pool, Reshape
 
 _ONE = (1, 1)
+# A sum of more single numbers than that is one term: its parts, added to themselves n times, would
+# be 2^n.
+_MOST_PATHS = 1000
 
 
 @dataclass(frozen=True)
@@ -67,26 +71,41 @@ def terms_of(numbers: Sequence[Expr], *, factor: float = 1.0) -> list[Terms]:
 
 def _terms(number: Expr, factor: float) -> Iterator[Terms]:
     assert number.shape == _ONE, "terms are those of a single number"
-    op, args = number.op, number.args
-    if isinstance(op, Add | Subtract):
-        first, second = args
-        yield from _terms(first, factor)
-        yield from _terms(second, -factor if isinstance(op, Subtract) else factor)
-    elif isinstance(op, Scale):
-        yield from _terms(args[0], factor * op.factor)
-    elif isinstance(op, Reshape):
-        yield from _terms(args[0], factor)
-    elif isinstance(op, Pool) and op.how in ("sum", "mean"):
-        (many,) = args
-        count = many.num_tokens * many.num_channels if op.how == "mean" else 1
-        if many.shape == _ONE:
-            yield from _terms(many, factor)
-        else:
-            yield Terms(_unfolded(many), factor / count)
-    elif isinstance(op, ChannelMap | TokenMap):
-        yield Terms(_unfolded(args[0]), factor, op)
-    else:
+    if _num_paths(number) > _MOST_PATHS:
         yield Terms(number, factor)
+        return
+    waiting = [(number, factor)]
+    while waiting:
+        number, factor = waiting.pop()
+        op, args = number.op, number.args
+        if isinstance(op, Add | Subtract):
+            second = -factor if isinstance(op, Subtract) else factor
+            waiting += [(args[1], second), (args[0], factor)]
+        elif isinstance(op, Scale):
+            waiting.append((args[0], factor * op.factor))
+        elif isinstance(op, Reshape):
+            waiting.append((args[0], factor))
+        elif isinstance(op, Pool) and op.how in ("sum", "mean"):
+            (many,) = args
+            count = many.num_tokens * many.num_channels if op.how == "mean" else 1
+            if many.shape == _ONE:
+                waiting.append((many, factor))
+            else:
+                yield Terms(_unfolded(many), factor / count)
+        elif isinstance(op, ChannelMap | TokenMap):
+            yield Terms(_unfolded(args[0]), factor, op)
+        else:
+            yield Terms(number, factor)
+
+
+def _num_paths(number: Expr) -> int:
+    """Terms a number is a sum of, one that is added twice counted twice."""
+    counts: dict[Expr, int] = {}
+    for expr in definition(number):
+        is_sum = isinstance(expr.op, Add | Subtract | Scale | Reshape | Pool)
+        parts = expr.args if is_sum and expr.shape == _ONE else ()
+        counts[expr] = sum(counts[part] for part in parts) or 1
+    return counts[number]
 
 
 def _unfolded(many: Expr) -> Expr:
