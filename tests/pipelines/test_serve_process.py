@@ -234,6 +234,9 @@ def _wait_until_refused(address: tuple[str, int]) -> None:
             socket.create_connection(address, timeout=60).close()
         except ConnectionRefusedError:
             return
+        except ConnectionResetError:
+            # It came while the listening socket was being closed: the next one is refused.
+            continue
     raise AssertionError("it listens still")
 
 
