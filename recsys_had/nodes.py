@@ -22,15 +22,16 @@ nodes nobody reads are the heads; the logit is their sum, or their mean with ``c
 import math
 import unicodedata
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, get_origin
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 
 from recsys_had import interactions
 from recsys_had.errors import ConfigError
 from recsys_had.interactions.formula import FormulaError, check_formula, express_formula, names_read
+from recsys_had.option_value import option_value
 from recsys_had.suggest import nearest
-from recsys_had.yamlfile import KeyPath, YamlDocument, in_plain_words
+from recsys_had.yamlfile import KeyPath, YamlDocument
 
 if TYPE_CHECKING:
     from recsys_had.interactions.algebra import Expr
@@ -128,19 +129,7 @@ class NodeConfig(pydantic.BaseModel):
         known = interactions.options(self.layer)
         if name not in known:
             raise ValueError(f"unknown option of '{self.layer}'.{nearest(name, known)}")
-        annotation = known[name].annotation
-        # True is 1 to Python.
-        for kind, type_ in (("int_type", int), ("float_type", float), ("tuple_type", tuple)):
-            many = value if type_ is tuple and isinstance(value, list | tuple) else (value,)
-            is_asked = type_ in (annotation, get_origin(annotation))
-            if is_asked and any(isinstance(one, bool) for one in many):
-                raise ValueError(in_plain_words({"type": kind, "input": value}, annotation))
-        finite = pydantic.ConfigDict(allow_inf_nan=False)
-        try:
-            value = pydantic.TypeAdapter(annotation, config=finite).validate_python(value)
-        except pydantic.ValidationError as cause:
-            problem = cause.errors(include_url=False)[0]
-            raise ValueError(in_plain_words(problem, annotation)) from cause
+        value = option_value(value, known[name].annotation)
         return self.model_copy(update={"options": {**self.options, name: value}})
 
     def _with_value(self, name: str, value: Any) -> "NodeConfig":

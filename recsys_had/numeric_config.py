@@ -19,10 +19,10 @@ from typing import Any, Literal
 import pydantic
 
 from recsys_had import numeric
+from recsys_had.option_value import option_value
 from recsys_had.suggest import nearest
-from recsys_had.yamlfile import KeyPath, YamlDocument, in_plain_words
+from recsys_had.yamlfile import KeyPath, YamlDocument
 
-_FINITE = pydantic.ConfigDict(allow_inf_nan=False)
 _Normalise = Literal["batch", "none"]
 
 
@@ -68,7 +68,7 @@ class ColumnConfig(pydantic.BaseModel):
         if name == "kind":
             return self if value == self.kind else ColumnConfig(kind=_kind(value))
         if name == "normalise":
-            normalise = _converted(value, _Normalise)
+            normalise = option_value(value, _Normalise)
             _require_raw_values(self.kind, normalise)
             return self.model_copy(update={name: normalise})
         options = {**self.options, name: _option(self.kind, name, value)}
@@ -283,11 +283,4 @@ def _option(kind: str, name: str, value: Any) -> Any:
     known = numeric.options(kind)
     if name not in known:
         raise ValueError(f"unknown option of '{kind}'.{nearest(name, [*known, 'normalise'])}")
-    return _converted(value, known[name].annotation)
-
-
-def _converted(value: Any, annotation: Any) -> Any:
-    try:
-        return pydantic.TypeAdapter(annotation, config=_FINITE).validate_python(value)
-    except pydantic.ValidationError as cause:
-        raise ValueError(in_plain_words(cause.errors(include_url=False)[0], annotation)) from cause
+    return option_value(value, known[name].annotation)

@@ -312,11 +312,13 @@ def in_plain_words(item: Mapping[str, Any], annotation: Any = None) -> str:
 def in_words(value: Any) -> str:
     """A value as it may have stood in the file.
 
-    >>> in_words(True), in_words(None), in_words("a")
-    ('true', 'nothing', "'a'")
+    >>> in_words(True), in_words(None), in_words("a"), in_words([1, True])
+    ('true', 'nothing', "'a'", '[1, true]')
     """
     if value is None:
         return "nothing"
+    if isinstance(value, list):
+        return f"[{', '.join(map(in_words, value))}]"
     if isinstance(value, datetime.date):
         return f"the date {value}"
     if isinstance(value, bool):

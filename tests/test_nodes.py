@@ -100,11 +100,19 @@ def test_a_formulas_value_may_be_a_list(tmp_path: Path) -> None:
         ),
         (
             "  nodes: {a: {layer: mlp, hidden_units: [true]}}\n",
-            "e.yaml:3: a.hidden_units: must be a list of whole numbers; got [True].",
+            "e.yaml:3: a.hidden_units: must be a list of whole numbers; got [true].",
         ),
         (
             "  nodes: {a: {layer: star, num_layers: true}}\n",
             "e.yaml:3: a.num_layers: must be a whole number; got true.",
+        ),
+        (
+            "  nodes: {a: {layer: gmlp, rank: true}}\n",
+            "e.yaml:3: a.rank: must be a whole number; got true.",
+        ),
+        (
+            "  nodes: {a: {layer: bilinear, keep: [[0, 1], [0, true]]}}\n",
+            "e.yaml:3: a.keep: must be a list; got [[0, 1], [0, true]].",
         ),
         ("  nodes: {a: []}\n", "e.yaml:3: a: a chain must be of one layer or more."),
         (

@@ -190,6 +190,13 @@ def test_a_model_definition_says_it_and_an_experiment_overrides_it(tmp_path: Pat
             "  numeric: {kind: periodic, sigma: .nan}\n",
             ["e.yaml:4: model.numeric.sigma: must be a finite number; got nan."],
         ),
+        (
+            "  numeric: {kind: periodic, sigma: true, num_frequencies: false}\n",
+            [
+                "e.yaml:4: model.numeric.sigma: must be a number; got true.",
+                "e.yaml:4: model.numeric.num_frequencies: must be a whole number; got false.",
+            ],
+        ),
     ],
 )
 def test_all_mistakes_are_told_with_file_and_line(

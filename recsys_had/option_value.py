@@ -1,0 +1,48 @@
+"""An option's value, given to what declares it in its signature."""
+
+import types
+import typing
+from typing import Any
+
+import pydantic
+
+from recsys_had.yamlfile import in_plain_words
+
+_FINITE = pydantic.ConfigDict(allow_inf_nan=False)
+_TOLD = {int: "int_type", float: "float_type"}
+
+
+def option_value(given: Any, annotation: Any) -> Any:
+    """A value as the type declared for it; true and false, 1 and 0 to Python, are no numbers.
+
+    Args:
+        given: what was written: what YAML or JSON has.
+        annotation: the declared type.
+
+    Raises:
+        ValueError: it cannot be of that type, in plain words; infinite and NaN are no numbers.
+
+    >>> option_value([400, "400"], tuple[int, ...])
+    (400, 400)
+    >>> option_value(True, int | None)
+    Traceback (most recent call last):
+    ValueError: must be a whole number; got true.
+    """
+    told = _told_of_a_truth(given, annotation)
+    if told is not None:
+        raise ValueError(in_plain_words({"type": told, "input": given}, annotation))
+    try:
+        return pydantic.TypeAdapter(annotation, config=_FINITE).validate_python(given)
+    except pydantic.ValidationError as cause:
+        raise ValueError(in_plain_words(cause.errors(include_url=False)[0], annotation)) from cause
+
+
+def _told_of_a_truth(given: Any, annotation: Any) -> str | None:
+    """Pydantic's name of the mistake, where a number is asked for and a truth value stands."""
+    origin, members = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        told = (_told_of_a_truth(given, member) for member in members)
+        return None if bool in members else next(filter(None, told), None)
+    if origin is tuple and isinstance(given, list | tuple):
+        return "tuple_type" if any(_told_of_a_truth(one, members[0]) for one in given) else None
+    return _TOLD.get(annotation) if isinstance(given, bool) else None
