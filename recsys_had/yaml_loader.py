@@ -6,6 +6,8 @@ from typing import Any
 import yaml
 from yaml.constructor import ConstructorError
 
+from recsys_had.utf8 import is_unicode
+
 _TRUTH, _WHOLE, _NUMBER = (f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float"))
 
 # Tag, how a plain value of it is written, and the characters it may begin with.
@@ -54,6 +56,23 @@ class Loader(yaml.SafeLoader):
         except (ValueError, LookupError, ArithmeticError, AttributeError) as cause:
             kind = _KINDS.get(node.tag, "value of its tag")
             told = f"{str(node.value)[:40]!r} is no {kind}. Put it in quotes if it is text"
+            raise ConstructorError(None, None, told, node.start_mark) from cause
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        """Takes a plain or quoted value; a pair of surrogates, as JSON has it, is one character.
+
+        Raises:
+            ConstructorError: it has half of a pair, which only an escape can write.
+        """
+        text = super().construct_scalar(node)
+        try:
+            return (
+                text
+                if is_unicode(text)
+                else text.encode("utf-16", "surrogatepass").decode("utf-16")
+            )
+        except UnicodeDecodeError as cause:
+            told = f"{text[:40]!a} must be Unicode; it has half of a pair of surrogates"
             raise ConstructorError(None, None, told, node.start_mark) from cause
 
 

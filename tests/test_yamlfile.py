@@ -1,5 +1,6 @@
 """YAML with a memory of its lines."""
 
+import json
 import re
 from pathlib import Path
 from typing import Literal
@@ -53,6 +54,11 @@ def test_all_problems_are_told_at_once() -> None:
     assert len(problems_of("nome: n\ninner:\n  rate: much\n  kind: c\n")) == 4
 
 
+def test_a_pair_of_surrogates_is_the_character_it_is_in_json() -> None:
+    found = parse_yaml(json.dumps({"\U0001f600": "a\U0001f600"}), path="x", error=ConfigError)
+    assert found.content == {"\U0001f600": "a\U0001f600"}
+
+
 def test_a_key_that_stands_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^x\.yaml:2: a: the key stands twice"):
         parse_yaml("a: 1\na: 2\n", path="x.yaml", error=ConfigError)
@@ -73,6 +79,8 @@ def test_text_that_is_no_yaml_is_refused_with_its_line() -> None:
         ("!!bool abc", "'abc' is no truth. Put it in quotes if it is text."),
         ("!!timestamp abc", "'abc' is no date. Put it in quotes if it is text."),
         (r'"\UFFFFFFFF"', "an escape stands for no character."),
+        (r'"x\ud800"', r"'x\ud800' must be Unicode; it has half of a pair of surrogates."),
+        (r'{"\udfff": 1}', r"'\udfff' must be Unicode; it has half of a pair of surrogates."),
         ("\0", r"the character '\x00' is not allowed."),
         ("[a]: b", "mapping values are not allowed here."),
         ("*b", "found undefined alias 'b'."),

@@ -5,8 +5,8 @@ import polars as pl
 import pyarrow as pa
 
 from recsys_had.data.problems import Place, Problems
-from recsys_had.data.utf8 import told, wrong_byte
 from recsys_had.errors import DataError
+from recsys_had.utf8 import told, wrong_byte
 
 _TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _BINARY = (

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_had.data.utf8 import wrong_byte
+from recsys_had.utf8 import wrong_byte
 
 _NEWLINE, _QUOTE = b'\n"'
 _MAX_BYTE = 255

@@ -6,7 +6,7 @@ from recsys_had.data.lines import Records, plain_line_ends
 from recsys_had.data.problems import Problems
 from recsys_had.data.table import TableRows
 from recsys_had.data.text import TextRows
-from recsys_had.data.utf8 import told
+from recsys_had.utf8 import told
 
 
 def sift_table(rows: TableRows, problems: Problems) -> pl.DataFrame:

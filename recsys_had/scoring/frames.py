@@ -13,9 +13,9 @@ import pyarrow as pa
 from recsys_had.data.arrow_texts import sound_texts, to_polars
 from recsys_had.data.normalise import as_text
 from recsys_had.data.problems import Problems, quoted
-from recsys_had.data.utf8 import is_unicode, told, wrong_byte
 from recsys_had.errors import DataError
 from recsys_had.suggest import nearest
+from recsys_had.utf8 import is_unicode, told, wrong_byte
 
 _LISTS = (list, tuple, set, frozenset, np.ndarray)
 

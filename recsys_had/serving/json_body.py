@@ -14,13 +14,13 @@ import numpy as np
 import polars as pl
 
 from recsys_had.data.problems import MAX_PROBLEMS, Problems, quoted
-from recsys_had.data.utf8 import told
 from recsys_had.data.values import required_columns
 from recsys_had.errors import DataError
 from recsys_had.schema import DatasetCard
 from recsys_had.serving.json_columns import kind_of, series_of
 from recsys_had.serving.request_error import RequestError, match, short, too_many_rows
 from recsys_had.suggest import nearest
+from recsys_had.utf8 import told
 
 _SHAPES = ("rows", "columns")
 _HOW = 'Write {"rows": [{column: value, ...}, ...]} or {"columns": {column: [value, ...], ...}}.'

@@ -13,9 +13,9 @@ import polars as pl
 
 from recsys_had.columns import Column, MultiCategoricalColumn, VectorColumn
 from recsys_had.data.problems import Problems, quoted
-from recsys_had.data.utf8 import is_unicode
 from recsys_had.schema import DatasetCard
 from recsys_had.scoring.frames import texts_of
+from recsys_had.utf8 import is_unicode
 
 _DTYPES: dict[type, type[pl.DataType]] = {
     str: pl.String,
