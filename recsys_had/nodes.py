@@ -43,20 +43,20 @@ SOURCES = ("fields", "dense", JOINT)
 FORMULA = "formula"
 
 
-class PlacedFormula(str):
-    """A formula that knows where it stands, for what is found wrong when the model is built.
+class Placed(str):
+    """A text that knows where it stands, for what is found wrong when the model is built.
 
     Args:
-        text: the formula.
+        text: a layer's name or a formula.
         place: ``file:line`` of its key.
 
-    >>> PlacedFormula("lin(x)", place="mine.yaml:7") == "lin(x)"
+    >>> Placed("lin(x)", place="mine.yaml:7") == "lin(x)"
     True
     """
 
     place: str
 
-    def __new__(cls, text: str, *, place: str) -> "PlacedFormula":
+    def __new__(cls, text: str, *, place: str) -> "Placed":
         """The text, which is compared and written as any other."""
         found = super().__new__(cls, text)
         found.place = place
@@ -68,7 +68,7 @@ class PlacedFormula(str):
     def line(self, line: int) -> str:
         r"""``file:line`` of one of its lines; text of several begins below its key.
 
-        >>> PlacedFormula("y = x\nlin(y)", place="mine.yaml:7").line(2)
+        >>> Placed("y = x\nlin(y)", place="mine.yaml:7").line(2)
         'mine.yaml:9'
         """
         file, colon, first = self.place.rpartition(":")
@@ -113,7 +113,25 @@ class NodeConfig(pydantic.BaseModel):
         }
         if FORMULA in options:
             options[FORMULA] = str(options[FORMULA])
-        return {"layer": self.layer, "inputs": list(self.inputs), **options}
+        return {"layer": str(self.layer), "inputs": list(self.inputs), **options}
+
+    def at(self, place: str) -> "NodeConfig":
+        """A copy that stands at a place: ``file:line``, or what else errors shall say.
+
+        >>> NodeConfig(layer="mlp").at("mine.yaml:7").told("deep")
+        'mine.yaml:7: deep'
+        """
+        return self.model_copy(update={"layer": Placed(self.layer, place=place)})
+
+    def told(self, name: str) -> str:
+        """The node as an error names it, with its place where that is known.
+
+        >>> NodeConfig(layer="mlp").told("deep")
+        'model.nodes.deep'
+        """
+        if isinstance(self.layer, Placed):
+            return f"{self.layer.place}: {name}"
+        return f"model.nodes.{name}"
 
     def with_option(self, name: str, value: Any) -> "NodeConfig":
         """A copy with one option set, converted to the type the layer declares.
@@ -285,7 +303,7 @@ class _Reader:
                 node = node.with_option(str(option), setting)
             except ValueError as problem:
                 self.problems.append(f"{place}: {name}.{option}: {problem}")
-        self.nodes[name] = node
+        self.nodes[name] = node.at(place)
 
     def _add_formula(
         self, name: str, layer: str, inputs: tuple[str, ...], given: dict[str, Any], place: str
@@ -309,8 +327,9 @@ class _Reader:
             except ValueError as problem:
                 self.problems.append(f"{place}: {name}.{option}: {problem}")
                 return
-        options[FORMULA] = placed = PlacedFormula(text, place=self._text_places.get(name, place))
-        self.nodes[name] = node = NodeConfig(layer=FORMULA, inputs=inputs, options=options)
+        options[FORMULA] = placed = Placed(text, place=self._text_places.get(name, place))
+        node = NodeConfig(layer=FORMULA, inputs=inputs, options=options).at(place)
+        self.nodes[name] = node
         try:
             check_formula(text, formula_names(node))
         except FormulaError as problem:
@@ -438,7 +457,7 @@ def express_node(node: NodeConfig, *inputs: "Expr", name: str, joined: "Expr") -
         return interactions.express(node.layer, *read, **node.options)
     except ValueError as cause:
         text = node.options.get(FORMULA)
-        if isinstance(cause, FormulaError) and isinstance(text, PlacedFormula):
+        if isinstance(cause, FormulaError) and isinstance(text, Placed):
             place = text.line(cause.line)
             raise ConfigError(f"{place}: {name}.formula: {cause.message}") from cause
         widths = {expr.num_channels for expr in inputs}
@@ -446,7 +465,7 @@ def express_node(node: NodeConfig, *inputs: "Expr", name: str, joined: "Expr") -
         if joined.num_tokens == 1 and len(widths) > 1 and len(inputs) > 1:
             told = ", ".join(str(expr.num_channels) for expr in inputs)
             why = f" Its inputs are of the widths {told}, so they were joined to one flat row."
-        raise ConfigError(f"model.nodes.{name}: {cause}{why}") from cause
+        raise ConfigError(f"{node.told(name)}: {cause}{why}") from cause
     except (RuntimeError, OverflowError, MemoryError) as cause:
         first = (str(cause).splitlines() or ["too large"])[0]
-        raise ConfigError(f"model.nodes.{name}: cannot be made: {first}") from cause
+        raise ConfigError(f"{node.told(name)}: cannot be made: {first}") from cause

@@ -58,7 +58,7 @@ class Loader(yaml.SafeLoader):
             told = f"{str(node.value)[:40]!r} is no {kind}. Put it in quotes if it is text"
             raise ConstructorError(None, None, told, node.start_mark) from cause
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         """Takes a plain or quoted value; a pair of surrogates, as JSON has it, is one character.
 
         Raises:

@@ -1,10 +1,11 @@
 """Nodes as they are written: over a definition's, in chains, as formulas; what is refused."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 
-from recsys_had.config import ModelConfig
+from recsys_had.config import Experiment, ModelConfig
 from recsys_had.errors import ConfigError
 from recsys_had.experiment_file import load_experiment
 from recsys_had.model.graph import InteractionGraph
@@ -174,3 +175,43 @@ def test_a_layer_larger_than_memory_is_told() -> None:
 def test_more_layers_than_anybody_waits_for_are_refused(layer: str) -> None:
     told = refused(a=NodeConfig(layer=layer, options={"num_layers": 10**9}))
     assert told == f"model.nodes.a: {layer}: num_layers must be at most 1000; got 1000000000."
+
+
+BUILDING = [
+    ("  nodes: [fm, {a: {layer: star, num_layers: 0}}]\n", [], "e.yaml:3: a: star"),
+    ("  nodes:\n    fm:\n    a: [senet, {star: {num_layers: 0}}]\n", [], "e.yaml:5: a: star"),
+    (
+        "  definition: dcn_v2\n  nodes: {cross: {num_layers: 0}}\n",
+        [],
+        "e.yaml:4: cross: hadamard_cross",
+    ),
+    (
+        "  nodes:\n    a: {layer: star}\n",
+        ["model.nodes.a.num_layers=0"],
+        "override: a: star",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "overrides", "place"), BUILDING)
+def test_what_a_layer_refuses_is_told_with_the_line_of_its_node(
+    tmp_path: Path, text: str, overrides: list[str], place: str
+) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text(HEAD + text)
+    nodes = load_experiment(path, overrides).model.nodes
+    told = refused(**nodes).replace(f"{tmp_path}/", "")
+    assert told.startswith(f"{place}: num_layers must be at least 1; got 0.")
+
+
+def test_a_nodes_place_is_no_part_of_what_it_is(tmp_path: Path) -> None:
+    path, other = tmp_path / "e.yaml", tmp_path / "other.yaml"
+    path.write_text(f"{HEAD}  nodes: {{a: {{layer: star, num_layers: 2}}}}\n")
+    other.write_text(f"{HEAD}\n\n  nodes: {{a: {{num_layers: 2, layer: star}}}}\n")
+    experiment = load_experiment(path)
+    assert experiment.model == load_experiment(other).model
+    assert Experiment.model_validate_json(experiment.model_dump_json()) == experiment
+    (copied,) = deepcopy(experiment).model.nodes.values()
+    assert copied.told("a") == f"{path}:3: a"
+    assert copied.to_mapping()["layer"].__class__ is str
+    assert "layer: star" in experiment.to_yaml()

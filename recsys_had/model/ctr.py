@@ -63,10 +63,9 @@ class CTRModel(nn.Module):
         super().__init__()
         for name in (*config.nodes, *config.tables):
             if hasattr(nn.ModuleDict(), name):
-                key, what = ("nodes", "node") if name in config.nodes else ("tables", "set")
-                raise ConfigError(
-                    f"model.{key}.{name}: is a name torch keeps for itself. Rename the {what}."
-                )
+                node = config.nodes.get(name)
+                told, what = (node.told(name), "node") if node else (f"model.tables.{name}", "set")
+                raise ConfigError(f"{told}: is a name torch keeps for itself. Rename the {what}.")
         self.vectors = dict(vectors or {})
         _check_vector_names(self.vectors, config.nodes)
         if not fields and not dense:
@@ -293,8 +292,8 @@ def _width_keys(config: ModelConfig) -> dict[str, str]:
 def _check_vector_names(vectors: Mapping[str, int], nodes: Mapping[str, NodeConfig]) -> None:
     """Refuses a vector whose name means something else among a node's inputs."""
     problems = [
-        f"model.nodes.{name}: the dataset card has a vector of this name, and inputs could mean "
-        "either. Rename the node."
+        f"{nodes[name].told(name)}: the dataset card has a vector of this name, and inputs could "
+        "mean either. Rename the node."
         for name in vectors
         if name in nodes
     ]
@@ -314,7 +313,7 @@ def _refuse_fields(config: ModelConfig, vectors: Mapping[str, int]) -> None:
         for read in node.inputs:
             if read in ("fields", JOINT, *config.tables, *config.groups):
                 raise ConfigError(
-                    f"model.nodes.{name}.inputs: '{read}' is neither a node above it nor anything "
+                    f"{node.told(name)}.inputs: '{read}' is neither a node above it nor anything "
                     f"the dataset card has.{nearest(read, vectors)}"
                 )
 

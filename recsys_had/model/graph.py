@@ -131,7 +131,8 @@ class InteractionGraph(nn.Module):
         self._summaries: list[NodeSummary] = []
         self._read: dict[str, Shape] = {}
         for name, node in nodes.items():
-            read = [_known(known, source, name) for source in _reads(name, node, sources)]
+            told = node.told(name)
+            read = [_known(known, source, told) for source in _reads(name, node, sources)]
             # A node's own tables stand among the sources under its name; what it gives does not.
             are_fields = [
                 expr.num_tokens > 1
@@ -286,7 +287,7 @@ class InteractionGraph(nn.Module):
 def _known(known: Mapping[str, Expr], source: str, reader: str) -> Expr:
     if source not in known:
         raise ConfigError(
-            f"model.nodes.{reader}.inputs: '{source}' is neither a node above it nor anything the "
+            f"{reader}.inputs: '{source}' is neither a node above it nor anything the "
             f"dataset card has.{nearest(source, known)}"
         )
     return known[source]
@@ -318,7 +319,7 @@ def _reads(name: str, node: NodeConfig, sources: Mapping[str, Shape]) -> tuple[s
     inputs = (name,) if name in sources and node.inputs == ("fields",) else node.inputs
     if "dense" in inputs and "dense" not in sources:
         raise ConfigError(
-            f"model.nodes.{name}: reads 'dense'. The dataset card has no dense column. "
+            f"{node.told(name)}: reads 'dense'. The dataset card has no dense column. "
             "Read 'fields' instead."
         )
     return inputs

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import yaml
 
-from recsys_had.nodes import PlacedFormula
+from recsys_had.nodes import Placed
 
 EXPERIMENT = """\
 dataset: {card}
@@ -118,5 +118,5 @@ def test_a_mistake_of_a_run_folder_is_told_with_its_line(cli, job, experiment, t
 
 
 def test_a_copied_formula_keeps_its_place() -> None:
-    text = deepcopy(PlacedFormula("lin(x)", place="mine.yaml:7"))
+    text = deepcopy(Placed("lin(x)", place="mine.yaml:7"))
     assert (text, text.place, type(str(text))) == ("lin(x)", "mine.yaml:7", str)

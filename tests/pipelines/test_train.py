@@ -99,7 +99,7 @@ def test_a_finished_run_is_kept_unless_told_otherwise(cli, job, tmp_path: Path) 
     [
         (("train.learning_rat=1",), "Did you mean 'train.learning_rate'?"),
         (("train.epochs=0",), "override: train.epochs: must be at least 1; got 0."),
-        (("model.nodes.deep.hidden_units=[]",), "model.nodes.deep: "),
+        (("model.nodes.deep.hidden_units=[]",), "override: deep: mlp: hidden_units must be one positive"),
     ],
 )
 def test_a_wrong_override_leaves_nothing_behind(
@@ -218,7 +218,7 @@ def test_fields_and_nodes_may_be_named_like_anything(cli, job, tmp_path: Path) -
     experiment.write_text(f"dataset: {card}\nmodel: {{embedding_dim: 4, nodes: {{type: fm}}}}\n")
     done = cli("train", experiment, *words[:-1], tmp_path / "other")
     assert done.code == 2
-    assert "model.nodes.type: is a name torch keeps for itself. Rename the node." in done.err
+    assert "odd_fm.yaml:2: type: is a name torch keeps for itself. Rename the node." in done.err
     assert not (tmp_path / "other").exists()
 
 
