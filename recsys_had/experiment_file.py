@@ -13,7 +13,8 @@ import pydantic
 from recsys_had.bundled import configs_dir
 from recsys_had.config import Experiment, LossConfig, ModelConfig, ShardingConfig, TrainConfig
 from recsys_had.errors import ConfigError, SchemaError
-from recsys_had.nodes import SOURCES, resolve_nodes
+from recsys_had.node_reader import resolve_nodes
+from recsys_had.nodes import SOURCES
 from recsys_had.numeric_config import NumericConfig, resolve_numeric
 from recsys_had.schema import DatasetCard, load_card
 from recsys_had.suggest import nearest
