@@ -48,7 +48,7 @@ from recsys_had.pipelines._mode_options import mode_options
     default=60.0,
     show_default=True,
     type=click.FloatRange(min=0, min_open=True),
-    help="Seconds until a body must have arrived.",
+    help="Seconds until a request's headers, and then its body, must have arrived.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Cores that score; all of them else.")
 @column_options
@@ -166,6 +166,6 @@ def serve(
             print(json.dumps(content) if as_json else text, flush=True)
 
         try:
-            run_server(make_app(scorer), listener, on_ready=tell)
+            run_server(make_app(scorer), listener, head_timeout_s=body_timeout_s, on_ready=tell)
         finally:
             scorer.close()

@@ -1,11 +1,16 @@
 """A server of this process: one port, bound before a run is loaded, answered until a signal."""
 
+import asyncio
 import errno
 import socket
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
+import h11
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from recsys_had.errors import ConfigError
 
@@ -47,12 +52,16 @@ def told_host(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def run_server(app: FastAPI, listener: socket.socket, *, on_ready: Callable[[], None]) -> None:
+def run_server(
+    app: FastAPI, listener: socket.socket, *, head_timeout_s: float, on_ready: Callable[[], None]
+) -> None:
     """Answers requests until SIGTERM or SIGINT, then those in flight, then takes the signal.
 
     Args:
         app: what answers.
         listener: the port.
+        head_timeout_s: seconds until a request's line and headers must have arrived; then the
+            connection is closed.
         on_ready: told when the first request would be answered.
 
     Raises:
@@ -60,7 +69,7 @@ def run_server(app: FastAPI, listener: socket.socket, *, on_ready: Callable[[], 
     """
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=partial(_Connection, head_timeout_s=head_timeout_s),  # type: ignore[arg-type]
         loop="asyncio",
         ws="none",
         lifespan="off",
@@ -75,6 +84,42 @@ def run_server(app: FastAPI, listener: socket.socket, *, on_ready: Callable[[], 
         _Server(config, on_ready).run(sockets=[listener])
     except OSError as cause:
         raise _refused(host, port, cause) from cause
+
+
+class _Connection(H11Protocol):
+    """Waits for a request's head so long and no longer, however its bytes come."""
+
+    def __init__(self, *given: Any, head_timeout_s: float, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._patience_s = head_timeout_s
+        self._limit: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._forget()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch_head()
+
+    def _watch_head(self) -> None:
+        if self.conn.their_state is not h11.IDLE:
+            self._forget()
+        elif self._limit is None:
+            self._limit = self.loop.call_later(self._patience_s, self.transport.close)
+
+    def _forget(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
 
 
 class _Server(uvicorn.Server):

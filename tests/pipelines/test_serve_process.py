@@ -191,6 +191,34 @@ def test_a_body_that_is_too_large_is_answered_although_all_of_it_is_sent(server)
         assert json.loads(answer.read())["errors"][0].startswith("body: at most 1,000,000 bytes")
 
 
+def test_a_head_that_does_not_come_to_an_end_is_waited_for_so_long_and_no_longer(
+    job, predictor, tmp_path
+) -> None:
+    with served(job.run, tmp_path / "log", "--body-timeout", "1.5") as server:
+        address = ("127.0.0.1", server.ready["port"])
+        with (
+            closing(server.connection()) as kept,
+            socket.create_connection(address, timeout=60) as silent,
+            socket.create_connection(address, timeout=60) as dripping,
+        ):
+            begin = time.monotonic()
+            dripping.sendall(b"GET /health HTTP/1.1\r\n")
+            with pytest.raises(ConnectionError):
+                while time.monotonic() < begin + 60:
+                    dripping.sendall(b"a: b\r\n")
+                    # Requests of another connection, whole each, for longer than a head may take.
+                    kept.request("POST", "/score", json.dumps({"rows": ROWS}), JSON)
+                    found = json.loads(kept.getresponse().read())["scores"]
+                    np.testing.assert_array_equal(
+                        np.array(found, np.float32), scored(predictor, ROWS)
+                    )
+                    time.sleep(0.05)
+            assert 1 < time.monotonic() - begin < 30
+            assert silent.recv(1) == b""
+            kept.request("GET", "/health")
+            assert kept.getresponse().status == 200
+
+
 def test_it_ends_when_it_is_told_and_answers_what_it_has_begun(job, predictor, tmp_path) -> None:
     body = json.dumps({"rows": ROWS}).encode()
     with served(job.run, tmp_path / "log") as server:
