@@ -301,7 +301,7 @@ def _apply_override(content: dict[str, Any], keys: tuple[str, ...], value: Any) 
             known = [f"model.nodes.{node}.OPTION" for node in nodes]
             return [f"override: {name}: unknown key.{nearest(name, known)}"]
         try:
-            nodes[keys[2]] = nodes[keys[2]].with_option(keys[3], value).at("override")
+            nodes[keys[2]] = nodes[keys[2]].with_override(keys[3], value)
         except ValueError as problem:
             return [f"override: {name}: {problem}"]
         return []

@@ -8,7 +8,7 @@ from recsys_had import interactions
 from recsys_had.interactions.formula import FormulaError, check_formula, names_read
 from recsys_had.nodes import FORMULA, SOURCES, NodeConfig, Placed, formula_names, formula_value
 from recsys_had.suggest import nearest
-from recsys_had.yamlfile import KeyPath, YamlDocument
+from recsys_had.yamlfile import KeyPath, YamlDocument, in_words
 
 
 def resolve_nodes(
@@ -49,44 +49,44 @@ class _Reader:
         self.nodes: dict[str, NodeConfig] = {}
         self.problems: list[str] = []
         self.places: dict[str, str] = {}
-        self._text_places: dict[str, str] = {}
+        self._document = YamlDocument(path="", content={})
         self._links: dict[str, str] = {}
         self.names = set(interactions.names())
 
     def read(self, content: Any, document: YamlDocument, at: KeyPath) -> None:
+        self._document = document
         self._links = {}
-        if isinstance(content, list):
-            content = self._list_to_mapping(content, document, at)
-        if not isinstance(content, dict) or not content:
+        if not isinstance(content, dict | list) or not content:
             place = document.place(at)
             self.problems.append(f"{place}: {'.'.join(map(str, at))}: must hold nodes. Add one.")
             return
+        if isinstance(content, list):
+            self._read_list(content, at)
+            return
         for name, value in content.items():
-            place = document.place((*at, name))
-            if isinstance(value, dict) and FORMULA in value:
-                self._text_places[str(name)] = document.place((*at, name, FORMULA))
-            self._add(str(name), value, place)
+            self._add(str(name), value, (*at, name))
 
-    def _list_to_mapping(self, content: list[Any], document: YamlDocument, at: KeyPath) -> Any:
-        nodes: dict[str, Any] = {}
+    def _read_list(self, content: list[Any], at: KeyPath) -> None:
+        seen: set[str] = set()
         for position, item in enumerate(content):
+            here = (*at, position)
+            place = self._document.place(here)
             if not isinstance(item, dict | str):
-                place = document.place((*at, position))
                 self.problems.append(
-                    f"{place}: a node must be a layer's name or a mapping; got {item!r}."
+                    f"{place}: a node must be a layer's name or a mapping; got {in_words(item)}."
                 )
                 continue
-            entry = item if isinstance(item, dict) else {item: None}
-            for name, value in entry.items():
-                if name in nodes:
-                    place = document.place((*at, position))
+            for name, value in (item if isinstance(item, dict) else {item: None}).items():
+                if name in seen:
                     self.problems.append(
                         f"{place}: {name}: a second node of this name. Give it one of its own."
                     )
-                nodes[name] = value
-        return nodes
+                    continue
+                seen.add(name)
+                self._add(str(name), value, (*here, name))
 
-    def _add(self, name: str, value: Any, place: str) -> None:
+    def _add(self, name: str, value: Any, at: KeyPath) -> None:
+        place = self._document.place(at)
         if name in self._links:
             self.problems.append(
                 f"{place}: {name}: the chain '{self._links[name]}' has a link of this name. Give "
@@ -101,7 +101,7 @@ class _Reader:
             return
         self.places[name] = place
         if isinstance(value, list):
-            self._add_chain(name, value, place)
+            self._add_chain(name, value, at)
             return
         if value is None or isinstance(value, str):
             value = {} if value is None else {"layer": value}
@@ -127,7 +127,7 @@ class _Reader:
             return
         inputs = tuple(inputs)
         if FORMULA in given or layer == FORMULA:
-            self._add_formula(name, layer, inputs, given, place)
+            self._add_formula(name, layer, inputs, given, at)
             return
         if layer not in self.names:
             self.problems.append(
@@ -144,8 +144,9 @@ class _Reader:
         self.nodes[name] = node.at(place)
 
     def _add_formula(
-        self, name: str, layer: str, inputs: tuple[str, ...], given: dict[str, Any], place: str
+        self, name: str, layer: str, inputs: tuple[str, ...], given: dict[str, Any], at: KeyPath
     ) -> None:
+        place = self._document.place(at)
         base = self.nodes.get(name)
         options = {**(base.options if base and base.layer == FORMULA else {}), **given}
         text = options.get(FORMULA)
@@ -165,13 +166,16 @@ class _Reader:
             except ValueError as problem:
                 self.problems.append(f"{place}: {name}.{option}: {problem}")
                 return
-        options[FORMULA] = placed = Placed(text, place=self._text_places.get(name, place))
+        # One that is a definition's stands there, whatever value of it is another here.
+        if FORMULA in given or not isinstance(text, Placed):
+            text = Placed(text, place=self._document.place((*at, FORMULA)))
+        options[FORMULA] = text
         node = NodeConfig(layer=FORMULA, inputs=inputs, options=options).at(place)
         self.nodes[name] = node
         try:
             check_formula(text, formula_names(node))
         except FormulaError as problem:
-            self.problems.append(f"{placed.line(problem.line)}: {name}.formula: {problem.message}")
+            self.problems.append(f"{text.line(problem.line)}: {name}.formula: {problem.message}")
             return
         # What a definition gives another formula than this one is not this one's.
         read = {*names_read(text), FORMULA}
@@ -191,12 +195,14 @@ class _Reader:
                 if source not in read
             ]
 
-    def _add_chain(self, name: str, links: list[Any], place: str) -> None:
+    def _add_chain(self, name: str, links: list[Any], at: KeyPath) -> None:
         """``deep: [senet, mlp]`` is the node deep (mlp) reading the node deep_senet."""
+        place = self._document.place(at)
         if not links:
             self.problems.append(f"{place}: {name}: a chain must be of one layer or more.")
         previous = None
         for position, link in enumerate(links):
+            place = self._document.place((*at, position))
             entry = link if isinstance(link, dict) else {str(link): None}
             if len(entry) != 1:
                 self.problems.append(f"{place}: {name}: a link of a chain must be one layer.")
@@ -222,7 +228,7 @@ class _Reader:
             own_name = name if last else f"{name}_{layer}"
             while not last and own_name in self.nodes:
                 own_name += "_"
-            self._add(own_name, node, place)
+            self._add(own_name, node, (*at, position, layer))
             if not last:
                 self._links[own_name] = name
             previous = own_name

@@ -38,6 +38,7 @@ JOINT = "joint"
 SOURCES = ("fields", "dense", JOINT)
 # The layer of a node that says itself what it computes.
 FORMULA = "formula"
+_OVERRIDDEN = ", with overrides"
 
 
 class Placed(str):
@@ -120,6 +121,18 @@ class NodeConfig(pydantic.BaseModel):
         """
         return self.model_copy(update={"layer": Placed(self.layer, place=place)})
 
+    def with_override(self, name: str, value: Any) -> "NodeConfig":
+        """As :meth:`with_option`; the node's place tells that the command line has a part in it.
+
+        >>> node = NodeConfig(layer="mlp").at("mine.yaml:7")
+        >>> node.with_override("dropout", 0.1).with_override("batch_norm", True).told("deep")
+        'mine.yaml:7, with overrides: deep'
+        """
+        found = self.with_option(name, value)
+        if not isinstance(self.layer, Placed):
+            return found
+        return found.at(self.layer.place.removesuffix(_OVERRIDDEN) + _OVERRIDDEN)
+
     def told(self, name: str) -> str:
         """The node as an error names it, with its place where that is known.
 
@@ -153,6 +166,8 @@ class NodeConfig(pydantic.BaseModel):
             raise ValueError(f"the formula has no such value.{nearest(name, self.options)}")
         if name != FORMULA:
             value = formula_value(value)
+        elif not isinstance(value, str):
+            raise ValueError(f"must be text; got {value!r}.")
         return self.model_copy(update={"options": {**self.options, name: value}})
 
 

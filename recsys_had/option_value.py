@@ -28,21 +28,25 @@ def option_value(given: Any, annotation: Any) -> Any:
     Traceback (most recent call last):
     ValueError: must be a whole number; got true.
     """
-    told = _told_of_a_truth(given, annotation)
-    if told is not None:
-        raise ValueError(in_plain_words({"type": told, "input": given}, annotation))
+    if wrong := _truth_for_a_number(given, annotation):
+        raise ValueError(wrong)
     try:
         return pydantic.TypeAdapter(annotation, config=_FINITE).validate_python(given)
     except pydantic.ValidationError as cause:
         raise ValueError(in_plain_words(cause.errors(include_url=False)[0], annotation)) from cause
 
 
-def _told_of_a_truth(given: Any, annotation: Any) -> str | None:
-    """Pydantic's name of the mistake, where a number is asked for and a truth value stands."""
+def _truth_for_a_number(given: Any, annotation: Any) -> str | None:
+    """What is wrong where a truth value stands and a number is asked for."""
     origin, members = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        told = (_told_of_a_truth(given, member) for member in members)
-        return None if bool in members else next(filter(None, told), None)
+        found = (_truth_for_a_number(given, member) for member in members)
+        return None if bool in members else next(filter(None, found), None)
     if origin is tuple and isinstance(given, list | tuple):
-        return "tuple_type" if any(_told_of_a_truth(one, members[0]) for one in given) else None
-    return _TOLD.get(annotation) if isinstance(given, bool) else None
+        wrong = next(filter(None, (_truth_for_a_number(one, members[0]) for one in given)), None)
+        is_flat = members[0] in _TOLD
+        told = {"type": "tuple_type", "input": given}
+        return in_plain_words(told, annotation) if wrong and is_flat else wrong
+    if isinstance(given, bool) and annotation in _TOLD:
+        return in_plain_words({"type": _TOLD[annotation], "input": given}, annotation)
+    return None

@@ -58,22 +58,20 @@ class Loader(yaml.SafeLoader):
             told = f"{str(node.value)[:40]!r} is no {kind}. Put it in quotes if it is text"
             raise ConstructorError(None, None, told, node.start_mark) from cause
 
-    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
-        """Takes a plain or quoted value; a pair of surrogates, as JSON has it, is one character.
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        """Takes a plain or quoted text; a pair of surrogates, as JSON has it, is one character.
 
         Raises:
             ConstructorError: it has half of a pair, which only an escape can write.
         """
-        text = super().construct_scalar(node)
-        try:
-            return (
-                text
-                if is_unicode(text)
-                else text.encode("utf-16", "surrogatepass").decode("utf-16")
-            )
-        except UnicodeDecodeError as cause:
-            told = f"{text[:40]!a} must be Unicode; it has half of a pair of surrogates"
-            raise ConstructorError(None, None, told, node.start_mark) from cause
+        node = super().compose_scalar_node(anchor)
+        if not is_unicode(node.value):
+            try:
+                node.value = node.value.encode("utf-16", "surrogatepass").decode("utf-16")
+            except UnicodeDecodeError as cause:
+                told = f"{node.value[:40]!a} must be Unicode; it has half of a pair of surrogates"
+                raise ConstructorError(None, None, told, node.start_mark) from cause
+        return node
 
 
 def _whole(loader: Loader, node: yaml.ScalarNode) -> int:

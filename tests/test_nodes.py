@@ -113,7 +113,7 @@ def test_a_formulas_value_may_be_a_list(tmp_path: Path) -> None:
         ),
         (
             "  nodes: {a: {layer: bilinear, keep: [[0, 1], [0, true]]}}\n",
-            "e.yaml:3: a.keep: must be a list; got [[0, 1], [0, true]].",
+            "e.yaml:3: a.keep: must be a list of whole numbers; got [0, true].",
         ),
         ("  nodes: {a: []}\n", "e.yaml:3: a: a chain must be of one layer or more."),
         (
@@ -179,7 +179,13 @@ def test_more_layers_than_anybody_waits_for_are_refused(layer: str) -> None:
 
 BUILDING = [
     ("  nodes: [fm, {a: {layer: star, num_layers: 0}}]\n", [], "e.yaml:3: a: star"),
+    ("  nodes:\n    - fm\n    - a: {layer: star, num_layers: 0}\n", [], "e.yaml:5: a: star"),
     ("  nodes:\n    fm:\n    a: [senet, {star: {num_layers: 0}}]\n", [], "e.yaml:5: a: star"),
+    (
+        "  nodes:\n    a:\n    - senet\n    - star:\n        num_layers: 0\n",
+        [],
+        "e.yaml:6: a: star",
+    ),
     (
         "  definition: dcn_v2\n  nodes: {cross: {num_layers: 0}}\n",
         [],
@@ -188,7 +194,7 @@ BUILDING = [
     (
         "  nodes:\n    a: {layer: star}\n",
         ["model.nodes.a.num_layers=0"],
-        "override: a: star",
+        "e.yaml:4, with overrides: a: star",
     ),
 ]
 
@@ -215,3 +221,40 @@ def test_a_nodes_place_is_no_part_of_what_it_is(tmp_path: Path) -> None:
     assert copied.told("a") == f"{path}:3: a"
     assert copied.to_mapping()["layer"].__class__ is str
     assert "layer: star" in experiment.to_yaml()
+
+
+FORMULAS = [
+    (
+        "  nodes:\n  - fm\n  - a:\n      formula: |\n        y = x\n        lin(y, out=0)\n",
+        8,
+    ),
+    ("  nodes:\n    a:\n    - senet\n    - formula: |\n        lin(x, out=0)\n", 7),
+    ("  nodes: {fm: , a: {formula: 'lin(x, out=n)', n: 0}}\n", 3),
+]
+
+
+@pytest.mark.parametrize(("text", "line"), FORMULAS)
+def test_what_a_formula_is_refused_for_is_told_with_its_line(
+    tmp_path: Path, text: str, line: int
+) -> None:
+    told = refused(**model_of(tmp_path, text).nodes).replace(f"{tmp_path}/", "")
+    assert told == f"e.yaml:{line}: a.formula: out must be at least 1; got 0."
+
+
+def test_a_value_of_a_definitions_formula_is_told_where_the_formula_stands(tmp_path: Path) -> None:
+    text = "  definition: fibinet\n\n\n  nodes: {gated_pairs: {reduction_ratio: 0}}\n"
+    node = model_of(tmp_path, text).nodes["gated_pairs"]
+    assert node.told("gated_pairs").endswith("e.yaml:6: gated_pairs")
+    formula = node.options["formula"]
+    assert "fibinet" in formula.place
+
+
+def test_a_formula_of_the_command_line_is_text(tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text(f"{HEAD}  nodes: {{a: {{formula: lin(x)}}}}\n")
+    with pytest.raises(ConfigError, match=r"model\.nodes\.a\.formula: must be text; got 3"):
+        load_experiment(path, ["model.nodes.a.formula=3"])
+    nodes = load_experiment(path, ["model.nodes.a.formula='lin(x, out=0)'"]).model.nodes
+    assert refused(**nodes).endswith(
+        "e.yaml:3, with overrides: a: formula line 1: out must be at least 1; got 0."
+    )

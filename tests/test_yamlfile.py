@@ -57,6 +57,9 @@ def test_all_problems_are_told_at_once() -> None:
 def test_a_pair_of_surrogates_is_the_character_it_is_in_json() -> None:
     found = parse_yaml(json.dumps({"\U0001f600": "a\U0001f600"}), path="x", error=ConfigError)
     assert found.content == {"\U0001f600": "a\U0001f600"}
+    assert found.place(("\U0001f600",)) == "x:1"
+    with pytest.raises(ConfigError, match="the key stands twice"):
+        parse_yaml('"\\ud83d\\ude00": 1\n"\U0001f600": 2\n', error=ConfigError)
 
 
 def test_a_key_that_stands_twice_is_refused() -> None:

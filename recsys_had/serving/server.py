@@ -87,7 +87,11 @@ def run_server(
 
 
 class _Connection(H11Protocol):
-    """Waits for a request's head so long and no longer, however its bytes come."""
+    """Waits so long and no longer for a request's head, however its bytes come.
+
+    So it does for the rest of a body that was answered before all of it had come. Between an answer
+    and the first byte of the next request uvicorn's own limit holds.
+    """
 
     def __init__(self, *given: Any, head_timeout_s: float, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -96,11 +100,14 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._watch_head()
+        self._watch()
 
     def data_received(self, data: bytes) -> None:
+        before = self.conn.their_state
         super().data_received(data)
-        self._watch_head()
+        if self.conn.their_state is not before:
+            self._forget()
+        self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -108,12 +115,12 @@ class _Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._watch_head()
+        if self.conn.our_state is h11.DONE:
+            self._watch()
 
-    def _watch_head(self) -> None:
-        if self.conn.their_state is not h11.IDLE:
-            self._forget()
-        elif self._limit is None:
+    def _watch(self) -> None:
+        waits = self.conn.their_state is h11.IDLE or self.conn.our_state is h11.DONE
+        if waits and self._limit is None:
             self._limit = self.loop.call_later(self._patience_s, self.transport.close)
 
     def _forget(self) -> None:

@@ -19,7 +19,7 @@ from recsys_had.experiment_file import load_experiment
 from recsys_had.training.loop import Trainer
 from recsys_had.training.pieces import gather_state
 from recsys_had.training.pretrained import parse_pretrained
-from tests.training.launch import launch
+from tests.training.launch import launch_forked
 
 RANKS = Path(__file__).parents[1] / "training" / "pretrained_ranks.py"
 
@@ -148,7 +148,7 @@ def test_two_ranks_begin_with_the_same_rows_as_one(
     }
     note, out = tmp_path / "experiment.json", tmp_path / "weights"
     note.write_text(json.dumps(settled))
-    launch(RANKS, note, job.data, tmp_path / "two", out, *words, world_size=2)
+    launch_forked(RANKS, note, job.data, tmp_path / "two", out, *words, world_size=2)
     found = json.loads(out.with_suffix(".json").read_text())
     two = load_file(out)
     assert found["told"] == told_one

@@ -101,7 +101,7 @@ def test_a_finished_run_is_kept_unless_told_otherwise(cli, job, tmp_path: Path) 
         (("train.epochs=0",), "override: train.epochs: must be at least 1; got 0."),
         (
             ("model.nodes.deep.hidden_units=[]",),
-            "override: deep: mlp: hidden_units must be one",
+            ", with overrides: deep: mlp: hidden_units must",
         ),
     ],
 )

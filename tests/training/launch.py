@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 # Importing torch and torchrec takes six seconds, which ranks forked from a process that has both
-# are spared; it does nothing else, so that they are as new.
+# are spared. It has computed nothing. Importing may ask CUDA for its devices, after which a fork
+# cannot use them: ranks on GPUs are processes of their own.
 _RANKS = multiprocessing.get_context("forkserver")
 _RANKS.set_forkserver_preload(["recsys_had.training.loop"])
 _FORKED = str(Path(__file__).with_name("forked_rank.py"))
@@ -55,20 +56,29 @@ def start(
 
 
 def launch(script: Path, *arguments: object, world_size: int, **variables: str) -> None:
-    """Runs the script once a rank, forked from a process that has imported what takes long.
+    """Runs the script once a rank; every rank ends well."""
+    ranks = start(script, *arguments, world_size=world_size, **variables)
+    told = [rank.communicate(timeout=_PATIENCE_S)[1] for rank in ranks]
+    ends = "\n".join(text[-3000:] for text in told)
+    assert [rank.returncode for rank in ranks] == [0] * world_size, ends
 
-    Every rank ends well.
-    """
+
+def launch_forked(script: Path, *arguments: object, world_size: int) -> None:
+    """The same on the CPU, forked from a process that has imported what takes long."""
     words = [str(script), *map(str, arguments)]
     with tempfile.TemporaryDirectory() as folder:
         logs = [Path(folder, f"{rank}.log") for rank in range(world_size)]
         ranks = [
             _RANKS.Process(
                 target=runpy.run_path,
-                args=(_FORKED, {"WORDS": words, "ENVIRONMENT": environment, "LOG": log}),
+                args=(
+                    _FORKED,
+                    {"WORDS": words, "ENVIRONMENT": environment, "LOG": str(log)},
+                    "rank",
+                ),
                 daemon=True,
             )
-            for environment, log in zip(environments(world_size, variables), logs, strict=True)
+            for environment, log in zip(environments(world_size, {}), logs, strict=True)
         ]
         for rank in ranks:
             rank.start()

@@ -19,7 +19,7 @@ from recsys_had.schema import parse_card
 from recsys_had.training.loop import Trainer
 from recsys_had.training.state import state_pieces
 from tests.conftest import SMALL_CARD
-from tests.training.launch import launch
+from tests.training.launch import launch_forked
 from tests.training.small_model import MODEL, ROWS
 
 Make = Callable[..., DataFolder]
@@ -118,7 +118,7 @@ def test_two_ranks_train_as_one(tmp_path: Path, data: DataFolder, sharding: str)
         told = experiment(batch_size=64 // world_size, sharding=chosen)
         (folder / "experiment.json").write_text(told.model_dump_json())
         names = [folder / "experiment.json", data.path, folder / "work", folder / "found.json"]
-        launch(Path(__file__).with_name("ranks.py"), *names, world_size=world_size)
+        launch_forked(Path(__file__).with_name("ranks.py"), *names, world_size=world_size)
         found.append(json.loads((folder / "found.json").read_text()))
     one, two = found
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=2e-5)

@@ -19,7 +19,7 @@ from recsys_had.errors import CheckpointError
 from recsys_had.model.ctr import weights_digest
 from recsys_had.training import piece_files
 from recsys_had.training.loop import Trainer
-from tests.training.launch import launch
+from tests.training.launch import launch_forked
 from tests.training.small_model import MODEL, OPTIMIZERS, ROWS
 
 STOP, END = 10, 30
@@ -78,7 +78,7 @@ def found(
     def run(stage: str, world_size: int, cases: dict[str, Any]) -> None:
         note = folder / f"{stage}-{world_size}.json"
         note.write_text(json.dumps(cases))
-        launch(script, note, data.path, folder / stage, world_size=world_size)
+        launch_forked(script, note, data.path, folder / stage, world_size=world_size)
 
     def case(name: str, world_size: int, sharding: Any, optimizer: str, **options: Any) -> Any:
         settings = experiment(world_size, sharding, **KINDS[optimizer])

@@ -17,7 +17,7 @@ from recsys_had.model.ctr import CTRModel
 from recsys_had.model.embeddings import field_specs
 from recsys_had.training.loop import Trainer
 from recsys_had.training.pieces import local_pieces
-from tests.training.launch import launch
+from tests.training.launch import launch_forked
 from tests.training.small_model import MODEL, ROWS
 
 
@@ -86,7 +86,7 @@ def test_two_ranks_with_half_tables_train_as_one(
         told = experiment(batch_size=64 // world_size, sharding=sharding, table_precision="fp16")
         (folder / "experiment.json").write_text(told.model_dump_json())
         names = [folder / "experiment.json", data.path, folder / "work", folder / "found.json"]
-        launch(Path(__file__).with_name("ranks.py"), *names, world_size=world_size)
+        launch_forked(Path(__file__).with_name("ranks.py"), *names, world_size=world_size)
         found[name] = json.loads((folder / "found.json").read_text())
     np.testing.assert_allclose(found["two"]["losses"], found["one"]["losses"], rtol=0, atol=1e-3)
 

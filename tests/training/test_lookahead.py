@@ -15,7 +15,7 @@ from recsys_had.data.folder import DataFolder
 from recsys_had.errors import ConfigError
 from recsys_had.layout import Layout
 from recsys_had.training.loop import Trainer
-from tests.training.launch import launch
+from tests.training.launch import launch_forked
 from tests.training.small_model import MODEL, OPTIMIZERS, ROWS
 
 CASES: dict[str, dict[str, Any]] = {
@@ -46,7 +46,7 @@ def found(
     )
     out = folder / "found.json"
     script = Path(__file__).with_name("lookahead_ranks.py")
-    launch(script, folder / "cases.json", data.path, folder / "work", out, world_size=2)
+    launch_forked(script, folder / "cases.json", data.path, folder / "work", out, world_size=2)
     results: dict[str, Any] = json.loads(out.read_text())
     return results
 

@@ -12,7 +12,7 @@ from recsys_had.config import ShardingConfig, TrainConfig
 from recsys_had.data.folder import DataFolder
 from recsys_had.errors import ConfigError
 from recsys_had.training.sharding import Table, chosen_kinds
-from tests.training.launch import launch
+from tests.training.launch import launch_forked
 from tests.training.small_model import MODEL, OPTIMIZERS, ROWS
 
 MIXED = {
@@ -63,7 +63,7 @@ def found(
     (folder / "cases.json").write_text(json.dumps(cases))
     out = folder / "found.json"
     script = Path(__file__).with_name("sharding_ranks.py")
-    launch(script, folder / "cases.json", data.path, folder / "work", out, world_size=2)
+    launch_forked(script, folder / "cases.json", data.path, folder / "work", out, world_size=2)
     results: dict[str, Any] = json.loads(out.read_text())
     return results
 

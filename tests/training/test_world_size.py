@@ -11,7 +11,7 @@ import pytest
 from recsys_had.config import Experiment
 from recsys_had.data.folder import DataFolder
 from tests.training.compiler import needs_compiler
-from tests.training.launch import launch
+from tests.training.launch import launch_forked
 from tests.training.small_model import MODEL
 
 # 449 rows: at 64 a step the last one holds a single row, so rank 1 has none. So does the last
@@ -51,7 +51,7 @@ def train(folder: Path, data: Path, world_size: int, **options: Any) -> dict[str
     folder.mkdir(parents=True)
     (folder / "experiment.json").write_text(settings(world_size, **options).model_dump_json())
     names = [folder / "experiment.json", data, folder / "work", folder / "found.json"]
-    launch(Path(__file__).with_name("ranks.py"), *names, world_size=world_size)
+    launch_forked(Path(__file__).with_name("ranks.py"), *names, world_size=world_size)
     found: dict[str, Any] = json.loads((folder / "found.json").read_text())
     return found
 
