@@ -14,7 +14,7 @@ import yaml
 from recsys_had.columns import Column, IntegerColumn
 from recsys_had.data.encoder_files import load_encoder
 from recsys_had.data.folder import DataFolder
-from recsys_had.schema import parse_card
+from recsys_had.schema import FileFormat, Lookup, Split, parse_card
 from recsys_had.scoring import BatchPredictor
 from recsys_had.scoring.splits import score_split, split_logits
 from recsys_had.tracking import model_signature
@@ -64,12 +64,16 @@ def shop(cli: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_page_of_kinds_names_all_of_them_and_its_card_can_be_read() -> None:
     page = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text()
-    (written,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    first, written = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert len(parse_card(first).fields) == 30
     card = parse_card(written)
     names = [field.name for field in card.fields]
     assert names == ["user", "price", "hour", "user_x_hour", "user_x_price"]
     assert card.sampling is not None and card.sampling.negatives == 0.1
-    table = page[: page.index("## Ids")]
+    parts = [FileFormat, Lookup, *typing.get_args(typing.get_args(Split)[0])]
+    keys = {key for part in parts for key in part.model_fields}
+    assert {key for key in keys if f"`{key}`" in page or f"{key}:" in page} == keys
+    table = page[page.index("## Kinds") : page.index("## Ids")]
     known = {literal for kind in typing.get_args(typing.get_args(Column)[0])
              for literal in typing.get_args(kind.model_fields["kind"].annotation)}  # fmt: skip
     assert {kind for kind in known if f"`{kind}`" in table} == known
