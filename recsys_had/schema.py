@@ -194,18 +194,7 @@ class DatasetCard(CardPart):
                 raise ValueError(
                     f"lookups.{name}.key must name a column of both tables; got '{lookup.key}'."
                 )
-            for side, described in lookup.columns.items():
-                if described.kind == "weight":
-                    raise ValueError(
-                        f"lookups.{name}.columns.{side}: a weight must stand in the raw rows, "
-                        "not in a side table. Move it there, or mark it ignored."
-                    )
-                if described.kind == "crossed":
-                    raise PlacedError(
-                        ("lookups", name, "columns", side),
-                        "a cross must stand among the columns of the card, not of a side table. "
-                        "Move it there; its parts may come from side tables.",
-                    )
+        self._check_side_columns()
         self._check_crosses()
         names = [*(field.name for field in self.fields), *self.dense, *self.vectors]
         for name in (*self.all_columns, *names, *self.lookups):
@@ -244,6 +233,29 @@ class DatasetCard(CardPart):
                 )
         return self
 
+    def _check_side_columns(self) -> None:
+        """Each says something of its own, and nothing that only a raw row can say."""
+        stands = {name: "raw rows" for name, column in self.columns.items() if _is_read(column)}
+        for table, lookup in self.lookups.items():
+            for name, column in lookup.columns.items():
+                told = None
+                if column.kind in ("label", "weight"):
+                    told = (
+                        f"a {column.kind} must stand in the raw rows, not in a side table. Move it "
+                        "there, or mark it ignored."
+                    )
+                elif column.kind == "crossed":
+                    told = (
+                        "a cross must stand among the columns of the card, not of a side table. "
+                        "Move it there; its parts may come from side tables."
+                    )
+                elif name != lookup.key and _is_read(column):
+                    if name in stands:
+                        told = f"the {stands[name]} have it too. Mark one of them ignored."
+                    stands[name] = f"rows of {table}"
+                if told:
+                    raise PlacedError(("lookups", table, "columns", name), told)
+
     def _check_crosses(self) -> None:
         fields = {field.name: field for field in self.fields}
         fit = [name for name, field in fields.items() if field.source not in {"multi", "crossed"}]
@@ -279,7 +291,9 @@ class DatasetCard(CardPart):
         columns = dict(self.columns)
         for lookup in self.lookups.values():
             columns |= {
-                name: column for name, column in lookup.columns.items() if name != lookup.key
+                name: column
+                for name, column in lookup.columns.items()
+                if name != lookup.key and (name not in columns or _is_read(column))
             }
         return columns
 
@@ -320,6 +334,10 @@ class DatasetCard(CardPart):
                         del column[option]
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_read(column: Column) -> bool:
+    return column.kind not in ("id", "ignored")
 
 
 def parse_card(text: str, *, path: str = "<text>") -> DatasetCard:

@@ -100,6 +100,73 @@ def test_flags_and_lookups_give_one_multi_valued_field() -> None:
     assert source_columns(card.lookups["items"].columns) == ("C1", "drama", "comedy")
 
 
+SIDES = """
+name: shop
+format: {type: csv}
+columns:
+  click: {kind: label}
+  item: {kind: categorical}
+  title: {kind: TITLE}
+lookups:
+  items:
+    file: items.csv
+    key: item
+    format: {type: csv}
+    columns:
+      item: {kind: id}
+      title: {kind: SIDE}
+split: {by: given}
+"""
+
+
+@pytest.mark.parametrize(
+    ("raw", "side", "read"),
+    [
+        ("categorical", "ignored", "columns"),
+        ("float", "id", "columns"),
+        ("ignored", "categorical", "side"),
+        ("id", "multi_categorical", "side"),
+    ],
+)
+def test_of_a_name_that_both_tables_have_the_column_is_read_that_is_not_ignored(
+    raw: str, side: str, read: str
+) -> None:
+    card = parse_card(SIDES.replace("TITLE", raw).replace("SIDE", side))
+    assert card.all_columns["title"].kind == (raw if read == "columns" else side)
+    assert ("title" in card.dense) == (raw == "float")
+    assert ("title" in [field.name for field in card.fields]) == (raw != "float")
+
+
+@pytest.mark.parametrize(
+    ("raw", "side", "problem"),
+    [
+        (
+            "categorical",
+            "float",
+            "c.yaml:15: lookups.items.columns.title: the raw rows have it too. Mark one of them "
+            "ignored.",
+        ),
+        (
+            "categorical",
+            "label",
+            "c.yaml:15: lookups.items.columns.title: a label must stand in the raw rows, not in a "
+            "side table. Move it there, or mark it ignored.",
+        ),
+    ],
+)
+def test_a_side_tables_column_that_cannot_be_one_is_told(raw: str, side: str, problem: str) -> None:
+    text = SIDES.replace("TITLE", raw).replace("SIDE", side)
+    with pytest.raises(SchemaError, match=f"^{re.escape(problem)}$"):
+        parse_card(text, path="c.yaml")
+    if side == "float":
+        more = text.replace("title: {kind: categorical}", "title: {kind: ignored}")
+        more = more.replace("split:", "  more:\n    file: m.csv\n    key: item\n"
+                            "    format: {type: csv}\n    columns: {item: {kind: id}, "
+                            "title: {kind: float}}\nsplit:")  # fmt: skip
+        with pytest.raises(SchemaError, match="rows of items have it too"):
+            parse_card(more, path="c.yaml")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [

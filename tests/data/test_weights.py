@@ -98,7 +98,7 @@ def test_what_is_no_weight_is_told_with_its_place() -> None:
             "split:",
             "lookups:\n  items:\n    file: i.csv\n    key: item\n    format: {type: csv}\n"
             "    columns: {item: {kind: id}, worth: {kind: weight}}\nsplit:",
-            "c.yaml: file: lookups.items.columns.worth: a weight must stand in the raw rows, not "
+            "c.yaml:12: lookups.items.columns.worth: a weight must stand in the raw rows, not "
             "in a side table. Move it there, or mark it ignored.",
         ),
     ],
