@@ -34,6 +34,7 @@ PRIMITIVES = (
     "had",
     "lin",
     "log_abs",
+    "matmul",
     "norm",
     "outer",
     "pairs",

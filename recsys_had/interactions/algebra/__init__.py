@@ -14,7 +14,7 @@ from recsys_had.interactions.algebra.attribution import FieldEffects, field_effe
 from recsys_had.interactions.algebra.choice import take
 from recsys_had.interactions.algebra.expression import Expr, Flops, add, had, source
 from recsys_had.interactions.algebra.linear import lin
-from recsys_had.interactions.algebra.pairs import Pairs, outer, pairs
+from recsys_had.interactions.algebra.pairs import Pairs, matmul, outer, pairs
 from recsys_had.interactions.algebra.pointwise import (
     Activation,
     act,
@@ -46,6 +46,7 @@ __all__ = [
     "had",
     "lin",
     "log_abs",
+    "matmul",
     "norm",
     "outer",
     "pairs",

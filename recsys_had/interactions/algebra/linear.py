@@ -4,7 +4,7 @@ Letters: B batch, T tokens, C channels, O outputs.
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ def lin(
     per: Literal["T", "C"] | None = None,
     bias: bool | float = False,
     std: float | None = None,
+    mean: float = 0.0,
     uniform: bool = False,
 ) -> Expr:
     """A learned linear map; the degree stays.
@@ -40,6 +41,7 @@ def lin(
         per: a matrix of its own for each token (over channels) or channel (over tokens).
         bias: whether something is added; a number is what it begins at, 0 otherwise.
         std: standard deviation of the initial weights; Xavier normal, matrix by matrix, if None.
+        mean: their mean, of a map that is one matrix.
         uniform: weights and bias begin uniform within ``1 / sqrt(inputs)`` instead, as torch's
             own layers do.
 
@@ -51,8 +53,12 @@ def lin(
     >>> lin(x).shape, lin(x, "T", out=2).shape, lin(x, "TC", out=5).shape
     ((3, 4), (2, 4), (1, 5))
     """
-    if uniform and (std is not None or not isinstance(bias, bool)):
-        raise ValueError("lin: what begins uniform has no std, and no number its bias begins at.")
+    if uniform and (std is not None or mean or not isinstance(bias, bool)):
+        raise ValueError(
+            "lin: what begins uniform has no std, no mean and no number its bias begins at."
+        )
+    if mean and rank is not None:
+        raise ValueError("lin: a map with a rank is two matrices, whose weights have no mean.")
     if std is not None and std < 0:
         raise ValueError(f"lin: std must be at least 0; got {std}.")
     if out is not None and out < 1:
@@ -63,7 +69,8 @@ def lin(
         if per is not None:
             raise ValueError("lin: a map over both axes is one matrix; per must be left out.")
         width = out or x.num_tokens * x.num_channels
-        mapped = lin(flatten(x), out=width, rank=rank, bias=bias, std=std, uniform=uniform)
+        begin: Any = {"bias": bias, "std": std, "mean": mean, "uniform": uniform}
+        mapped = lin(flatten(x), out=width, rank=rank, **begin)
         return mapped if out is not None or x.num_tokens == 1 else reshape(mapped, x.num_tokens)
     if on not in ("C", "T") or per not in (None, "C", "T") or per == on:
         raise ValueError(f"lin: a map over {on!r} cannot have one matrix per {per!r}.")
@@ -75,7 +82,7 @@ def lin(
     width = out or (x.num_channels if on == "C" else x.num_tokens)
     mapped = _over_channels(x, width, per) if on == "C" else _over_tokens(x, width, per)
     assert isinstance(mapped.op, ChannelMap | TokenMap)
-    mapped.op.start(std=std, bias=bias, uniform=uniform)
+    mapped.op.start(std=std, mean=mean, bias=bias, uniform=uniform)
     return mapped
 
 
@@ -113,11 +120,11 @@ class _LinearMap(Op):
         self.weight = nn.Parameter(torch.empty(*lead, out, num_inputs))
         self.bias: nn.Parameter | None = None
 
-    def start(self, *, std: float | None, bias: bool | float, uniform: bool) -> None:
+    def start(self, *, std: float | None, mean: float, bias: bool | float, uniform: bool) -> None:
         """Draws the weights; adds a bias unless it is False."""
         out, num_inputs = self.weight.shape[-2:]
         std = math.sqrt(2 / (out + num_inputs)) if std is None else std
-        nn.init.normal_(self.weight, 0.0, std)
+        nn.init.normal_(self.weight, mean, std)
         if bias is not False:
             start = 0.0 if bias is True else float(bias)
             self.bias = nn.Parameter(torch.full(self.weight.shape[:-1], start))

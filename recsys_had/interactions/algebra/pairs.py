@@ -105,6 +105,33 @@ def inner(products: Expr) -> Expr:
     return Expr(_Inner(products.op), (first, second), shape, products.degree, flops)
 
 
+def matmul(first: Expr, second: Expr) -> Expr:
+    """Matrix products, row by row: ``(S, T), (T, C) -> (S, C)``; degrees add.
+
+    With weights ``s`` that depend on the row, ``y_i = sum_j s_ij * x_j``: a token for each list of
+    weights.
+
+    Args:
+        first: S tokens of T channels each.
+        second: T tokens.
+
+    Raises:
+        ValueError: the channels of the first are not as many as the tokens of the second.
+
+    >>> from recsys_had.interactions.algebra import source
+    >>> matmul(source(3, 4), source(4, 2)).shape
+    (3, 2)
+    """
+    if first.num_channels != second.num_tokens:
+        raise ValueError(
+            f"matmul: the second must have as many tokens as the first has channels; got "
+            f"{first.shape} and {second.shape} (tokens, channels)."
+        )
+    shape = (first.num_tokens, second.num_channels)
+    flops = Flops(matmul=2 * math.prod(shape) * first.num_channels)
+    return Expr(_MatMul(), (first, second), shape, sum_of_degrees(first, second), flops)
+
+
 def _indices(
     rows: int, columns: int, keep: Literal["all", "upper"] | Pairs
 ) -> tuple[Tensor, Tensor]:
@@ -152,3 +179,8 @@ class _Inner(Op):
         products = torch.matmul(first, second.transpose(1, 2))
         place = self.outer.left * second.shape[1] + self.outer.right
         return products.flatten(1).index_select(1, place).unsqueeze(2)
+
+
+class _MatMul(Op):
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.matmul(first, second)

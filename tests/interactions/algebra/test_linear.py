@@ -251,8 +251,27 @@ def test_uniform_weights_and_bias_fill_the_range_of_a_torch_layer(on: Literal["C
         assert drawn.std().item() == pytest.approx(0.4 / math.sqrt(12), rel=0.1)
 
 
-@pytest.mark.parametrize("options", [{"std": 0.1}, {"bias": 0.5}])
+@pytest.mark.parametrize(("on", "per"), [("C", None), ("C", "T"), ("T", "C"), ("TC", None)])
+def test_weights_begin_around_the_mean_given(on: Any, per: Any) -> None:
+    torch.manual_seed(0)
+    mapped = lin(source(20, 10), on, out=150, per=per, std=0.1, mean=2.5)
+    (weight,) = (op.weight for expr in definition(mapped) if hasattr(op := expr.op, "weight"))
+    # 22500 numbers or more: the mean is known to 0.0007, the deviation to 0.5%.
+    assert weight.mean().item() == pytest.approx(2.5, abs=0.01)
+    assert weight.std().item() == pytest.approx(0.1, rel=0.05)
+    exact = lin(source(3, 4), on, per=per, std=0.0, mean=2.5)
+    (weight,) = (op.weight for expr in definition(exact) if hasattr(op := expr.op, "weight"))
+    assert weight.eq(2.5).all()
+
+
+def test_a_mean_is_that_of_one_matrix() -> None:
+    line = "lin: a map with a rank is two matrices, whose weights have no mean."
+    with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
+        lin(source(3, 4), rank=2, mean=1.0)
+
+
+@pytest.mark.parametrize("options", [{"std": 0.1}, {"mean": 0.1}, {"bias": 0.5}])
 def test_what_begins_uniform_begins_at_nothing_else(options: dict[str, float]) -> None:
-    line = "lin: what begins uniform has no std, and no number its bias begins at."
+    line = "lin: what begins uniform has no std, no mean and no number its bias begins at."
     with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
         lin(source(3, 4), uniform=True, **options)

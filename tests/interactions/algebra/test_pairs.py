@@ -13,6 +13,7 @@ from recsys_had.interactions.algebra import (
     Flops,
     Interaction,
     constant,
+    matmul,
     outer,
     pairs,
     pool,
@@ -184,3 +185,56 @@ def test_upper_pairs_of_two_lists_are_refused(rows: int, columns: int) -> None:
     first: Expr = source(rows, 2)
     with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
         outer(first, source(columns, 2), "upper")
+
+
+@pytest.mark.parametrize(("tokens", "inside", "channels"), [(3, 4, 2), (1, 5, 3), (4, 1, 1)])
+def test_a_matrix_product_equals_loops(
+    draw: Callable[..., Tensor],
+    make: Callable[..., Interaction],
+    gradients_agree: Callable[..., bool],
+    tokens: int,
+    inside: int,
+    channels: int,
+) -> None:
+    a, b = source(tokens, inside), source(inside, channels)
+    root = matmul(a, b)
+    assert (root.shape, root.degree) == ((tokens, channels), 2)
+    layer = make(root, a, b)
+    weights, values = draw(2, tokens, inside, seed=1), draw(2, inside, channels, seed=2)
+    expected = [
+        [
+            [sum(w * line[c] for w, line in zip(one, row, strict=True)) for c in range(channels)]
+            for one in lists
+        ]
+        for lists, row in zip(weights.tolist(), values.tolist(), strict=True)
+    ]
+    found = layer(weights, values).view(2, *root.shape)
+    torch.testing.assert_close(
+        found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-14
+    )
+    assert gradients_agree(layer, weights, values)
+
+
+def test_a_matrix_product_with_learned_numbers_serves_all_rows(
+    draw: Callable[..., Tensor], make: Callable[..., Interaction]
+) -> None:
+    x = source(3, 2)
+    layer = make(matmul(constant(4, 3), x), x)
+    x_BTC = draw(5, 3, 2, seed=0)
+    (weight,) = layer.parameters()
+    torch.testing.assert_close(layer(x_BTC), weight @ x_BTC, rtol=0, atol=1e-14)
+    assert layer(x_BTC[:0]).shape == (0, 4, 2)
+
+
+def test_a_matrix_product_counts_its_operations() -> None:
+    # 3 * 2 sums of 4 products each
+    assert matmul(source(3, 4), source(4, 2)).flops == Flops(matmul=2 * 3 * 4 * 2)
+
+
+def test_a_matrix_product_of_what_does_not_fit_is_refused() -> None:
+    line = (
+        "matmul: the second must have as many tokens as the first has channels; got (3, 4) and "
+        "(3, 4) (tokens, channels)."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
+        matmul(source(3, 4), source(3, 4))

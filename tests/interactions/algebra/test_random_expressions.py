@@ -18,6 +18,7 @@ from recsys_had.interactions.algebra import (
     constant,
     flatten,
     lin,
+    matmul,
     norm,
     outer,
     pairs,
@@ -41,13 +42,15 @@ def broadcast(first: Expr, second: Expr) -> bool:
 
 def two(draw: Any, made: list[Expr], fit: Callable[[Expr, Expr], bool]) -> tuple[Expr, Expr]:
     first = draw(st.sampled_from(made))
-    return first, draw(st.sampled_from([x for x in made if fit(first, x)]))
+    fitting = [x for x in made if fit(first, x)]
+    assume(fitting)
+    return first, draw(st.sampled_from(fitting))
 
 
 def grow(draw: Any, made: list[Expr], *, polynomial: bool) -> Expr:
     """One more operation, on values made before."""
     kinds = ["had", "add", "subtract", "scale", "slice", "lin", "outer", "pairs", "pool", "cat"]
-    kinds += ["chunk", "flatten", "reshape", "constant", "stop_gradient"]
+    kinds += ["chunk", "flatten", "reshape", "constant", "stop_gradient", "matmul"]
     kinds += [] if polynomial else ["act", "softmax", "norm", "max", "mean"]
     kind = draw(st.sampled_from(kinds))
     x = draw(st.sampled_from(made))
@@ -74,6 +77,8 @@ def grow(draw: Any, made: list[Expr], *, polynomial: bool) -> Expr:
                 per=draw(st.sampled_from([None, *own])),
                 bias=draw(st.booleans()),
             )
+        case "matmul":
+            return matmul(*two(draw, made, lambda a, b: a.num_channels == b.num_tokens))
         case "outer":
             # Sums of pairs with a constant fail (test_pairs).
             learned = [x for x in made if x.degree != 0]
@@ -139,6 +144,11 @@ def read_plainly(root: Expr, x: Expr, x_BTC: Tensor) -> Tensor:
     return value(root)
 
 
+def is_own_map(expr: Expr) -> bool:
+    weight = getattr(expr.op, "weight", None)
+    return bool(expr.flops.matmul) and weight is not None and weight.dim() == 3
+
+
 def graph(root: Expr) -> set[Expr]:
     found = {root}
     for arg in root.args:
@@ -185,7 +195,7 @@ def test_costs_are_never_negative_and_matrix_products_are_those_torch_counts(
     unseen = sum(
         expr.flops.matmul
         for expr in graph(root)
-        if expr.flops.matmul and expr.op.weight.dim() == 3 and expr.op.weight.shape[2] == 1
+        if is_own_map(expr) and expr.op.weight.shape[2] == 1
     )
     layer = Interaction(root, [x])
     assert layer.flops.matmul - unseen == count_matmuls(layer, x.shape)
