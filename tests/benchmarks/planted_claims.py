@@ -39,6 +39,7 @@ CLAIMED: dict[str, tuple[int, str]] = {
     "aft": (2, "fields gather from all others in one layer"),
     "autoint": (4, "three layers, each of which adds an order"),
     "cross_mixture": (4, "three crosses, each of which adds an order"),
+    "disentangled_attention": (4, "three layers, each of which adds an order"),
     "edcn": (4, "three crosses, each of which adds an order"),
     "euler": (ANY_ORDER, "learns the order"),
     "exponential_cross": (ANY_ORDER, "two crosses, each of which doubles the order"),

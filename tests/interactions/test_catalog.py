@@ -146,6 +146,7 @@ def test_the_operations_of_matrix_products_are_those_that_torch_counts(
         "holographic": num_fields * embedding_dim,
         "inner_product": num_fields,
         "pair_mask": num_fields,
+        "sam": 2 * num_fields,  # in each of two layers
     }
     run_instead = 2 * lefts.get(name, 0) * num_fields * embedding_dim
     assert layer.flops.matmul == counted - run_instead

@@ -32,6 +32,8 @@ SECOND_BIAS = 1
 UNUSED_NETWORK = 101 * 400 + 2 * 401 * 400 + 401 + 2 * 1200
 # The same of the two further tables, which the gates read.
 UNUSED_CONTEXT_ROWS = 2 * 10
+# Of four layers' queries, keys and unary weights, which centring and the softmax take away.
+CANCELLED_BIASES = 4 * (128 + 128 + 1)
 
 PUBLISHED = [
     ("frappe_lr", 5_390, 0),
@@ -63,6 +65,10 @@ PUBLISHED = [
     ("frappe_finalmlp", 253_392, UNUSED_ROWS + UNUSED_CONTEXT_ROWS),
     ("frappe_finalnet", 256_791, UNUSED_ROWS),
     ("frappe_finalnet_2b", 338_502, UNUSED_ROWS + SECOND_BIAS),
+    ("frappe_deepim", 417_922, SECOND_BIAS),
+    ("frappe_aoanet", 418_331, 0),
+    ("frappe_destine", 623_346, SECOND_BIAS + CANCELLED_BIASES),
+    ("frappe_sam", 58_791, 0),
 ]
 
 

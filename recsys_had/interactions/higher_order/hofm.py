@@ -3,6 +3,7 @@
 from typing import Literal
 
 from recsys_had.interactions._catalog import interaction, require_pairs
+from recsys_had.interactions._symmetric import symmetric_sums
 from recsys_had.interactions.algebra import Expr, add, chunk, pool
 
 
@@ -47,7 +48,7 @@ def hofm(x: Expr, *, order: int = 3, tables: Literal["shared", "own"] = "shared"
         raise ValueError(f"tables must be shared or own; got '{tables}'.")
     order = min(order, x.num_tokens)
     if tables == "shared":
-        return pool(add(*_kernels(x, order)[1:]), "C")
+        return pool(add(*symmetric_sums(x, order)[1:]), "C")
     if x.num_channels % (order - 1):
         raise ValueError(
             f"each order from 2 to {order} needs a vector of its own, so the width must be a "
@@ -55,17 +56,4 @@ def hofm(x: Expr, *, order: int = 3, tables: Literal["shared", "own"] = "shared"
             "has tables of its own."
         )
     parts = enumerate(chunk(x, order - 1), start=2)
-    return pool(add(*(_kernels(part, m)[-1] for m, part in parts)), "C")
-
-
-def _kernels(x: Expr, order: int) -> list[Expr]:
-    """The ANOVA kernels of degree 1 to ``order``."""
-    powers = [x]
-    for _ in range(order - 1):
-        powers.append(powers[-1] * x)
-    sums = [pool(power, "T") for power in powers]
-    kernels = [sums[0]]
-    for m in range(2, order + 1):
-        terms = [kernels[m - k - 1] * sums[k - 1] * (-1.0) ** (k - 1) for k in range(1, m)]
-        kernels.append((1 / m) * add(*terms, sums[m - 1] * (-1.0) ** (m - 1)))
-    return kernels
+    return pool(add(*(symmetric_sums(part, m)[-1] for m, part in parts)), "C")
