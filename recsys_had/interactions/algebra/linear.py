@@ -41,7 +41,7 @@ def lin(
         per: a matrix of its own for each token (over channels) or channel (over tokens).
         bias: whether something is added; a number is what it begins at, 0 otherwise.
         std: standard deviation of the initial weights; Xavier normal, matrix by matrix, if None.
-        mean: their mean, of a map that is one matrix.
+        mean: their mean; 0 with a rank.
         uniform: weights and bias begin uniform within ``1 / sqrt(inputs)`` instead, as torch's
             own layers do.
 
@@ -58,7 +58,7 @@ def lin(
             "lin: what begins uniform has no std, no mean and no number its bias begins at."
         )
     if mean and rank is not None:
-        raise ValueError("lin: a map with a rank is two matrices, whose weights have no mean.")
+        raise ValueError(f"lin: a map with a rank is two matrices and takes no mean; got {mean}.")
     if std is not None and std < 0:
         raise ValueError(f"lin: std must be at least 0; got {std}.")
     if out is not None and out < 1:

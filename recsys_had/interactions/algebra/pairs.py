@@ -109,7 +109,7 @@ def matmul(first: Expr, second: Expr) -> Expr:
     """Matrix products, row by row: ``(S, T), (T, C) -> (S, C)``; degrees add.
 
     With weights ``s`` that depend on the row, ``y_i = sum_j s_ij * x_j``: a token for each list of
-    weights.
+    weights. What is multiplied is held whole, pairs too.
 
     Args:
         first: S tokens of T channels each.

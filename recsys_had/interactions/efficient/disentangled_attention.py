@@ -17,29 +17,30 @@ def disentangled_attention(
     attention_dim: int = 32,
     residual: Literal["each", "last", "none"] = "each",
     relu: bool = False,
-    scaled: bool = True,
+    scaled: bool = False,
     dropout: float = 0.0,
 ) -> Expr:
     """Lets every field gather by what two fields say of each other, and by what each says alone.
 
     ``x[l+1]_i = sum_j (softmax_j(<q_i - mean(q), k_j - mean(k)>) + softmax_j(u_j)) v_j + R x[l]_i``
     in each head, with ``q``, ``k``, ``v`` and the number ``u`` linear maps of a field and the means
-    over the fields: a whitened attention tells pairs only, the second weight is the same for all
-    that ask.
+    over the fields. The whitened products tell only what is particular to a pair; the second
+    weight is the same whichever field asks.
 
     Shape: ``(B, F, D) -> (B, F, attention_dim)``.
     Paper: Xu et al. 2021, DESTINE, the disentangled self-attention (arXiv:2101.03654).
-    Differs from the paper: ``q``, ``k`` and ``u`` have no biases, which the means and the softmax
-    take away again; dropout is drawn for the two weights apart. Heads are parts of the channels
-    as in AutoInt: the published code cuts rows and fields together into heads, which is the same
-    for one head alone.
+    Differs from the paper: ``u`` has no bias, nor without ``relu`` have ``q`` and ``k``: softmax
+    and the means take them away again. Dropout is drawn for the two weights apart, of the second
+    once for all that ask. Heads are parts of the channels, as in AutoInt; the published code gives
+    a head F of the parts of a row's fields in order, so that the first of two sees the first half
+    of the fields. With one head there is no difference.
 
     Args:
         num_layers: number of layers.
         num_heads: heads of each; it must divide the width.
         attention_dim: width of a layer's output, over all heads.
-        residual: where a map of the input is added: in ``each`` layer, the fields' behind the
-            ``last``, or ``none``.
+        residual: where a map is added: of what it reads in ``each`` layer, of the fields after the
+            ``last`` one, or ``none``.
         relu: whether queries, keys and values are cut at 0 first.
         scaled: divide the products by the root of a head's width.
         dropout: share of the attention's weights dropped in training.
@@ -58,7 +59,7 @@ def disentangled_attention(
     if residual not in ("each", "last", "none"):
         raise ValueError(f"residual must be each, last or none; got '{residual}'.")
     before: Activation = "relu" if relu else "identity"
-    fields, biased = x, (False, False, True)
+    fields, biased = x, (relu, relu, True)
     for _ in range(num_layers):
         q, k, v = (act(lin(x, out=attention_dim, bias=bias), before) for bias in biased)
         q, k = q - pool(q, "T", "mean"), k - pool(k, "T", "mean")

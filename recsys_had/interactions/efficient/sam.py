@@ -16,7 +16,7 @@ def sam(
     residual: bool = True,
     dropout: float = 0.0,
 ) -> Expr:
-    """Attention whose weights are inner products as they are, so that it stays a polynomial.
+    """Weighs pairs of fields by their plain inner products: an attention that is a polynomial.
 
     ``2a``: ``y_ij = <x_i, x_j> w_ij``; ``2e``: ``y_ij = <x_i, x_j> (x_i * x_j)``, for all pairs.
     ``3a``: ``y_i = sum_j <x_i, K x_j> w_ij + Q x_i``; ``3e``:
@@ -26,13 +26,14 @@ def sam(
     Shape: ``(B, F, D) -> (B, F*F, D)`` of kinds 2a and 2e, ``(B, F, D)`` of 3a and 3e.
     Paper: Cheng & Xue 2021, Looking at CTR Prediction Again: Is Attention All You Need?
     (arXiv:2105.05563).
-    Differs from the paper: SAM1 is an ``mlp`` of no hidden layer behind the fields, and what weighs
-    and joins the outputs is the head's or the next node's.
+    Differs from the paper: SAM1, a linear map of the fields, is a node ``{formula: x}``, and what
+    weighs and joins the outputs is the head's or the next node's.
 
     Args:
-        kind: weights of each pair (a) or the pair's product (e); all pairs (2) or layers (3).
-        num_layers: layers of kinds 3a, which multiply the degree by 2 each, and 3e, by 4.
-        residual: whether a layer adds its mapped input.
+        kind: weights of each pair (a) or the pair's product (e); all pairs (2) or layers (3). All
+            pairs of a row are held at once.
+        num_layers: layers of kinds 3a and 3e; each multiplies the degree by 2, or by 4.
+        residual: whether a layer of these adds its mapped input.
         dropout: share of the output dropped in training, in each layer.
 
     Raises:

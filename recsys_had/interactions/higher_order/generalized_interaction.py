@@ -17,11 +17,11 @@ def generalized_interaction(x: Expr, *, num_layers: int = 3, num_subspaces: int 
     Paper: Lang et al. 2021, Architecture and Operation Adaptive Network (doi
     10.1145/3447548.3467133).
     Differs from the paper: its ``V_o`` is a matrix whose columns are weighed by a vector, here a
-    matrix with a learned diagonal beside: as many numbers, the same functions, and the same
-    identity to begin with. ``alpha`` begins near 1, not at 1, from where all subspaces below the
-    last layer would stay the same, and from the second layer on near ``1 / num_subspaces``: the
-    numbers do not grow with the subspaces. Its search for an architecture, which prunes
-    ``alpha``, is left out.
+    matrix with a learned diagonal beside: as many numbers, the same functions. ``V_o`` begins as
+    the identity, as in the published code, and ``alpha`` near the 1 it begins at there, from where
+    all subspaces below the last layer would stay the same; from the second layer on near
+    ``1 / num_subspaces``, so that numbers do not grow with the subspaces. The search for an
+    architecture, which prunes ``alpha``, is left out.
 
     Args:
         num_layers: number of layers, each of which adds 1 to the degree.

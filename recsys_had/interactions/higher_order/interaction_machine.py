@@ -13,7 +13,7 @@ def interaction_machine(x: Expr, *, order: int = 3) -> Expr:
     Newton's identities: linear in the number of fields, whatever the order. HOFM adds up these
     numbers; here each order keeps its D, for whatever reads them to weigh.
 
-    Shape: ``(B, F, D) -> (B, order, D)``.
+    Shape: ``(B, F, D) -> (B, min(order, F), D)``.
     Paper: Yu et al. 2020, Deep Interaction Machine (doi 10.1145/3340531.3412077).
     Differs from the paper: the map that weighs them, and the batch normalisation it may have before
     it, are nodes of their own.

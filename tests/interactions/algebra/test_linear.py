@@ -264,8 +264,8 @@ def test_weights_begin_around_the_mean_given(on: Any, per: Any) -> None:
     assert weight.eq(2.5).all()
 
 
-def test_a_mean_is_that_of_one_matrix() -> None:
-    line = "lin: a map with a rank is two matrices, whose weights have no mean."
+def test_a_map_with_a_rank_takes_no_mean() -> None:
+    line = "lin: a map with a rank is two matrices and takes no mean; got 1.0."
     with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
         lin(source(3, 4), rank=2, mean=1.0)
 

@@ -163,20 +163,35 @@ def test_sam_is_a_polynomial_of_the_degree_it_claims(
     assert measure_degree(layer, draw(2, 3, 2, seed=0)) == layer.degree == degree
 
 
+@pytest.mark.parametrize("kind", ["2a", "2e", "3a", "3e"])
 def test_dropout_is_of_the_output_of_each_layer_and_in_training_alone(
-    draw: Callable[..., Tensor], randomise: Randomise
+    draw: Callable[..., Tensor], randomise: Randomise, kind: str
 ) -> None:
-    options: dict[str, Any] = {"num_fields": 8, "embedding_dim": 16, "num_layers": 1}
+    options: dict[str, Any] = {"num_fields": 8, "embedding_dim": 16, "num_layers": 1, "kind": kind}
     layer = randomise(build("sam", dropout=0.25, **options), 0)
     without = randomise(build("sam", **options), 0)
     x = draw(64, 8, 16, seed=0)
     torch.manual_seed(0)
     dropped, expected = layer(x), without(x)
     kept = dropped != 0
-    # 8192 numbers: the share is known to 0.5%.
+    # 8192 numbers or more: the share is known to 0.5%.
     assert kept.double().mean().item() == pytest.approx(0.75, abs=0.02)
     torch.testing.assert_close(dropped[kept], expected[kept] / 0.75)
     torch.testing.assert_close(layer.eval()(x), expected)
+
+
+def test_a_matrix_product_of_the_row_runs_compiled_and_in_half_precision(
+    draw: Callable[..., Tensor], randomise: Randomise
+) -> None:
+    layer = randomise(build("sam", num_fields=5, embedding_dim=4, kind="3e", num_layers=1), 0)
+    x = 0.5 * draw(4, 5, 4, seed=0)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True, dynamic=False)
+    torch.testing.assert_close(compiled(x), layer(x), rtol=0, atol=1e-12)
+    torch._dynamo.reset()
+    layer, x = layer.float(), x.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = layer(x).float()
+    assert (half - layer(x)).norm() <= 0.05 * layer(x).norm()
 
 
 def test_sam_counts_its_parameters_and_operations(
