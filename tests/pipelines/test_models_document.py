@@ -78,9 +78,9 @@ def layer_of(name: str, *inputs: str) -> Interaction:
 
 
 def test_there_are_examples_to_look_at() -> None:
-    assert len(BLOCKS) == 8
-    assert set(FORMULAS) == {"gated", "pairs", "fused"}
-    assert len(MISTAKES) == 12
+    assert len(BLOCKS) == 9
+    assert set(FORMULAS) == {"gated", "pairs", "attended", "fused"}
+    assert len(MISTAKES) == 13
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -130,6 +130,23 @@ def test_the_sum_of_all_pairs_is_that_of_a_loop_over_them() -> None:
     products = [narrow[:, i] * narrow[:, j] for i, j in combinations(range(5), 2)]
     torch.testing.assert_close(layer(x).reshape(3, 4), sum(products))
     assert layer.degree == 2
+
+
+def test_attention_by_a_formula_is_that_of_a_loop_over_the_fields() -> None:
+    layer, x = layer_of("attended", "x"), drawn(3, 5, 16, seed=5)
+    key, value = layer.parameters()
+    for row in range(3):
+        keys, values = x[row] @ key.T, x[row] @ value.T
+        for i, asking in enumerate(x[row]):
+            weights = torch.softmax(torch.stack([asking @ asked for asked in keys]), dim=0)
+            expected = sum(w * told for w, told in zip(weights, values, strict=True))
+            torch.testing.assert_close(layer(x)[row, i], expected)
+
+
+def test_without_its_softmax_that_attention_is_a_polynomial_of_degree_3() -> None:
+    text = re.sub(r"softmax\((.*), \"C\"\)", r"\1", FORMULAS["attended"]["formula"])
+    assert "softmax" not in text
+    assert expressed(text, {"x": source(5, 16)}, {}).degree == 3
 
 
 def test_a_content_vector_weighs_the_fields() -> None:
