@@ -21,6 +21,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
     "factorized_interaction": ({"hidden_units": (64, 64)},),
     "field_dropout": ({"dropout": 0.1},),
     "frnet": ({"hidden_units": 64},),
+    "generalized_interaction": ({"num_layers": 3}, {"num_layers": 2}),
     "glu": ({"hidden_units": 64},),
     "hadamard_cross": ({"num_layers": 3}, {"num_layers": 1}),
     "hofm": ({"order": 4, "tables": "own"}, {"order": 3, "tables": "own"}),
