@@ -98,14 +98,18 @@ def no_bucket(bucket: str) -> str:
 
 def _in_words(url: str, cause: OSError) -> str:
     scheme, _, key = url.partition("://")
-    bucket = key.partition("/")[0]
+    bucket, _, name = key.partition("/")
     text = " ".join(str(cause).split())
-    if "NO_SUCH_BUCKET" in text or f"Bucket '{bucket}' not found" in text:
+    # What the store says, without the names it repeats: a bucket's may hold a 403.
+    said = text
+    for repeated in (f"'{name}'", f"'{bucket}'", key, name if "/" in name else "", bucket):
+        said = said.replace(repeated, "") if len(repeated) > 3 else said
+    if "NO_SUCH_BUCKET" in said or f"Bucket '{bucket}' not found" in text:
         return no_bucket(bucket)
-    if isinstance(cause, PermissionError) or any(word in text for word in _DENIED):
+    if isinstance(cause, PermissionError) or any(word in said for word in _DENIED):
         means = f" ({_CREDENTIALS[scheme]})" if scheme in _CREDENTIALS else ""
         return f"access is denied. Are the credentials right{means}, and may they do this?"
-    if isinstance(cause, ConnectionError) or any(word in text for word in _UNREACHABLE):
+    if isinstance(cause, ConnectionError) or any(word in said for word in _UNREACHABLE):
         endpoint = _s3_endpoint() if scheme == "s3" else None
         if endpoint is not None:
             return f"no connection to {endpoint}. Is AWS_ENDPOINT_URL right?"

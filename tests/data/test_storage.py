@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import pickle
+import re
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from recsys_had.data.folder import DataFolder
 from recsys_had.data.parquet import Position, SplitReader
 from recsys_had.data.raw import RawSource
 from recsys_had.errors import ConfigError, DataError, StoreError
+from recsys_had.filesystems import store_errors
 from recsys_had.ingestion.ingest import ingest
 from recsys_had.output import OutputFolder
 from recsys_had.schema import parse_card
@@ -321,6 +323,26 @@ def test_a_data_folder_that_is_not_there_is_told(bucket: StorePath) -> None:
         DataError, match=rf"^{bucket}/data: is not a data folder: manifest\.json is"
     ):
         DataFolder.open(bucket / "data")
+
+
+@pytest.mark.parametrize("bucket", ["logs-2403", "ee40333bacc3", "403"])
+@pytest.mark.parametrize("name", ["a.tsv", "day-403.tsv", "403", "Forbidden/part-403.tsv"])
+def test_a_name_that_reads_like_an_answer_is_none(
+    monkeypatch: pytest.MonkeyPatch, bucket: str, name: str
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+    asked = f"When getting information for key '{name}' in bucket '{bucket}': AWS Error "
+    url = f"s3://{bucket}/{name}"
+    for answer, told in {
+        "NETWORK_CONNECTION during HeadObject operation": "no connection to http://127.0.0.1:9",
+        "UNKNOWN (HTTP status 403) during HeadObject operation": "access is denied",
+        "ACCESS_DENIED during PutObject operation": "access is denied",
+        "NO_SUCH_BUCKET during HeadObject operation": f"there is no bucket '{bucket}'",
+        "UNKNOWN (HTTP status 500) during HeadObject operation": "the store answers with an error",
+    }.items():
+        with pytest.raises(StoreError, match=f"^{re.escape(f'{url}: {told}')}"), store_errors(url):
+            raise OSError(asked + answer)
 
 
 def test_credentials_that_are_refused_are_told(

@@ -142,7 +142,11 @@ def test_what_is_no_formula_is_refused_with_its_line(text: str, line: int, messa
     ("text", "line", "message"),
     [
         ("y = x\nlin(y, out=0)", 2, "out must be at least 1; got 0."),
-        ("lin(x, widht=3)", 1, "lin: has no 'widht'. Known: bias, out, per, rank, std, uniform."),
+        (
+            "lin(x, widht=3)",
+            1,
+            "lin: has no 'widht'. Known: bias, mean, out, per, rank, std, uniform.",
+        ),
         ("x * lin(x, out=3)", 1, f"had: shapes must be equal, or 1 where they differ; got ({F},"),
         ("3", 1, "must give an expression; got 3."),
         ("pairs(x)", 1, "must give an expression; got 2 expressions."),
