@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from recsys_had.data.normalise import normalise
@@ -207,9 +207,12 @@ def test_flags_that_are_set_are_the_values_of_a_list() -> None:
     st.datetimes(datetime.datetime(1700, 1, 1), datetime.datetime(2200, 1, 1)),
     st.sampled_from(["%y%m%d%H", "%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%d/%m/%Y %I %p", "%F %R"]),
 )
+@example(time=datetime.datetime(2000, 2, 29), pattern="%y%m%d%H")
+@example(time=datetime.datetime(2000, 2, 29), pattern="%Y-%m-%d")
 def test_parts_of_a_time_are_those_of_datetime(time: datetime.datetime, pattern: str) -> None:
     if "%y" in pattern:
-        time = time.replace(year=1970 + time.year % 99)
+        # Not every year has a 29th of February.
+        time = time.replace(year=1970 + time.year % 99, day=min(time.day, 28))
     text = time.strftime(pattern)
     oracle = datetime.datetime.strptime(
         text, pattern.replace("%F", "%Y-%m-%d").replace("%R", "%H:%M")
